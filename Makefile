@@ -13,13 +13,13 @@ RESUME ?=
 # Lint, types and layers side by side: each takes one core, and keeps a cache.
 JOBS := $(MAKE) --no-print-directory --jobs=2 --output-sync=target
 
-.PHONY: near test test-all checks lint types layers tests audit bom wheel matrix demo examples docs bench fuzz system clean
+.PHONY: near test test-all checks lint types layers bytecode tests audit bom wheel matrix demo examples docs bench fuzz system clean
 
 test: system .venv/installed
 	@$(BIN)/python tests/timed.py $(MAKE) --no-print-directory checks tests
 
 checks: .venv/installed
-	@$(JOBS) types lint layers
+	@$(JOBS) types lint layers bytecode
 
 # The tests that stand nearest to what changed since the last commit, for a minute.
 near: .venv/installed
@@ -61,6 +61,11 @@ CHOICE ?= -m "not whole"
 tests: .venv/installed
 	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/pytest $(CHOICE) --numprocesses auto --maxprocesses 4 \
 		--dist loadfile --no-loadscope-reorder $(if $(ROOM),tests/$(ROOM))
+
+# Beside the types, which take one core: else each worker of the tests compiles all of their files, and those of src.
+bytecode: .venv/installed
+	@collected=$$(PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/pytest $(CHOICE) --collect-only -qq \
+		$(if $(ROOM),tests/$(ROOM))) || { echo "$$collected" >&2; exit 1; }
 
 audit: .venv/installed
 	@$(BIN)/python tests/audit_dependencies.py
