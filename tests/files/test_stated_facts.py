@@ -317,6 +317,12 @@ def extensions_are_named(folder: Path) -> None:
     names(nifti(folder, extension=(4, b"<AFNI/>")), "extensions that are not read: AFNI (4)")
 
 
+@check("NIfTI", "directions of gradients in its .bvec")
+def directions_beside_are_named(folder: Path) -> None:
+    (folder / "a.bvec").write_text("0 1\n0 0\n0 0\n")
+    names(nifti(folder, (3, 4, 5, 2)), "directions of its gradients (.bvec) are not read")
+
+
 @check("NIfTI", "a .bval with fewer or more values than frames")
 def b_values_of_other_frames_are_refused(folder: Path) -> None:
     (folder / "a.bval").write_text("0 1000")
@@ -550,6 +556,13 @@ def participants_are_compared(folder: Path) -> None:
     found = found_problems(folder)
     assert "participants.tsv lists 1 subject that the folder lacks: sub-09" in found
     assert "participants.tsv does not list 1 subject of the folder: sub-01" in found
+
+
+@check("BIDS", "files of scans.tsv that are not there")
+def tables_of_scans_are_compared(folder: Path) -> None:
+    participants_are_compared(folder)
+    (folder / "sub-00" / "sub-00_scans.tsv").write_text("filename\nanat/sub-00_T1w.nii.gz\nfunc/sub-00_bold.nii.gz\n")
+    assert "scans.tsv lists 1 file that the folder lacks: func/sub-00_bold.nii.gz" in found_problems(folder)
 
 
 def write_pictures(folder: Path, *pictures: str) -> None:

@@ -244,6 +244,14 @@ def test_what_readers_decided_is_a_note_that_all_images_with_it_share():
     ]
 
 
+def test_notes_that_differ_in_the_names_of_their_files_are_one():
+    words = "1 of 4 slices ({}.dcm) does not state WindowCenter (0028,1050), which the others do"
+    apart = [image(n, notes=(words.format(name),)) for n, name in enumerate(("left", "right", "lower"))]
+    found = dataset_examination.examine(cohort(*(case(n, one) for n, one in enumerate(apart)), case(3))).problems
+    [note] = [one for one in found if one.severity == "note"]
+    assert (note.what, note.cases) == (words.format("left"), ("c0", "c1", "c2"))
+
+
 def test_progress_is_told_case_by_case():
     progress: list[tuple[int, int]] = []
     dataset_examination.examine(cohort(), progress=lambda done, total: progress.append((done, total)))

@@ -19,6 +19,8 @@ import hilum
 import trained
 from hilum.errors import DatasetError, UsageError
 from hilum.runtime import record_files
+from hilum.values import Problem
+from hilum.verbs.predict import PredictionResult
 from matrices import rarely
 
 SERIES = Path("dicom", "series", "mr_hippocampus_001")
@@ -389,3 +391,14 @@ def test_evaluate_and_predict_give_the_same_masks(segmented, tmp_path):
     table = predicted(segmented, *cases).measurements.set_index(["case", "label"])
     for place, row in scored.iterrows():
         assert table.loc[place, "voxels"] == row["voxels_predicted"]
+
+
+def test_what_many_results_have_in_common_is_one_line():
+    cases = [f"c{number}" for number in range(5)]
+    problems = [Problem.warning(f"{case}: the axis has {n} steps", (case,)) for n, case in enumerate(cases)]
+    refused = [Problem.error(f"{case}: is cut short", (case,)) for case in ("d0", "d1", "d2", "d3")]
+    result = PredictionResult(pd.DataFrame({"case": cases}), {}, [*problems, *refused], [], {})
+    lines = repr(result).splitlines()
+    assert sum("steps" in line for line in lines) == 1
+    assert "warning: 5 cases, here the words of the first: the axis has 0 steps" in "\n".join(lines)
+    assert sum("is cut short" in line for line in lines) == 4

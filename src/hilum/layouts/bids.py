@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hilum import errors
@@ -32,6 +32,7 @@ ABOVE = frozenset({"rawdata", "bids"})
 # Folders beside the subjects, or of another layout.
 NOT_SITES = frozenset({"derivatives", "sourcedata", "code"}) | IMAGES | LABELS
 SESSION = ("sub", "ses")
+SCANS = "_scans.tsv"
 # Entities that say how a file was made from another.
 DERIVED = frozenset({"desc", "space", "label", "res", "den"})
 
@@ -127,7 +128,8 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     if people and options.references:
         listed = {name if name.startswith("sub-") else f"sub-{name}" for name in people}
         of_people += stated_lists.list_problems("participants.tsv", listed, subjects, "subject")
-    problems = (*([note] if common and rare else []), *elsewhere, *of_people)
+    lists = _scan_lists(folder) if options.references else ()
+    problems = (*([note] if common and rare else []), *elsewhere, *of_people, *lists)
     how = f"BIDS sessions with {', '.join(channels)}"
     modality = modality_words.common_modality(channels)
     reading = mask_pairs.reading_of_cases(cases, folder, options, how=how, modality=modality, problems=problems)
@@ -236,12 +238,26 @@ def _participants(folder: Folder) -> tuple[dict[str, TableRow], list[Problem]]:
     return {str(row[column]): table_reading.covariates_of_row(row, (column,)) for row in table.rows}, problems
 
 
+def _scan_lists(folder: Folder) -> Iterator[Problem]:
+    """The warning on files that the tables of scans of the sessions list and that are not there."""
+    there, absent = {member.path for member in folder.members}, list[str]()
+    for table_path in sorted(path for path in there if path.name.endswith(SCANS)):
+        table = table_reading.read_table(table_path)
+        column = table.column(("filename",))
+        names = [] if column is None else [str(row[column]) for row in table.rows]
+        # Compared by name only: a table may name any place.
+        absent += [name for name in names if name and table_path.parent / name not in there]
+    if absent:
+        yield stated_lists.absent_problem("scans.tsv", absent, "file")
+
+
 EXAMPLE: Example = {f"sub-0{n}/anat/sub-0{n}_{suffix}.nii.gz": n for n in range(2) for suffix in ("T1w", "dseg")} | {
     "participants.tsv": "participant_id\tage\tcode\nsub-00\t50\t007\nsub-01\t61.5\t012\n"
 }
 FACTS = (
     FactRule("BIDS", "read", "participants.tsv"),
     FactRule("BIDS", "named", "participants without a folder, and folders without a participant"),
+    FactRule("BIDS", "named", "files of scans.tsv that are not there"),
     FactRule("BIDS", "named", "channels that not every session has"),
 )
 OVER = BY_NAMES | {"manifest"}

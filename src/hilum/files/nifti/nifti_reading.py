@@ -92,6 +92,8 @@ def read(path: Path, options: ReadOptions) -> Mapping[str, Image]:
     tables = (*label_table.own_tables(path), *b_value_tables, *records)
     is_known = nifti_header.is_nifti(header)
     stated = list(header_statements.statement_notes(header, frames)) if is_known else []
+    if frames is not None and path.with_name(f"{stem_of_nifti(path)}.bvec").is_file():
+        stated.append("The directions of its gradients (.bvec) are not read.")
     labels = label_table.labels_of_map(path)
     if is_known and not labels:
         labels = header_statements.labels_in_extension(header, str(path))
@@ -431,6 +433,7 @@ class SoundHeader(NiftiHeader):
 FACTS = (
     FactRule("NIfTI", "read", "modality in the JSON file beside it, b-values in its .bval"),
     FactRule("NIfTI", "named", "forms of several codes that differ, and units that are absent"),
+    FactRule("NIfTI", "named", "directions of gradients in its .bvec"),
     FactRule("NIfTI", "refused", "a .bval with fewer or more values than frames"),
     FactRule("NIfTI", "refused", "points and triangles of surfaces, values on grey-ordinates (intent)"),
     *header_statements.FACTS,

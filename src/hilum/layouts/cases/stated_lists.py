@@ -6,7 +6,7 @@ Nothing is left out for them: a case that is listed may have been taken away, an
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -31,14 +31,19 @@ def list_problems(
     """
     absent = sorted(set(listed) - set(there))
     if absent:
-        named = errors.list_phrase(absent, MOST_NAMED)
-        what = f"{source} lists {errors.count_phrase(len(absent), unit)} that the folder lacks: {named}"
-        yield Problem.warning(what, (), "the set is not whole", REMEDY)
+        yield absent_problem(source, absent, unit)
     unlisted = sorted(set(there) - set(listed))
     if unlisted:
         named = errors.list_phrase(unlisted, MOST_NAMED)
         what = f"{source} does not list {errors.count_phrase(len(unlisted), unit)} of the folder: {named}"
         yield Problem.warning(what, (), "they may belong to another version of the set", REMEDY)
+
+
+def absent_problem(source: str, absent: Sequence[str], unit: str) -> Problem:
+    """The warning on what a description lists and the folder lacks."""
+    named = errors.list_phrase(absent, MOST_NAMED)
+    what = f"{source} lists {errors.count_phrase(len(absent), unit)} that the folder lacks: {named}"
+    return Problem.warning(what, (), "the set is not whole", REMEDY)
 
 
 def count_problems(source: str, stated: Any, there: int, unit: str = "case") -> Problems:
