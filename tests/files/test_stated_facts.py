@@ -531,7 +531,7 @@ def lists_of_nnunet_are_compared(folder: Path) -> None:
     named = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "cyst": 1}}
     write_pairs(folder, {**named, "numTraining": 20, "training": listed})
     found = found_problems(folder)
-    assert "numTraining of dataset.json is 20, and the folder holds 2 cases" in found
+    assert "states 20 training cases (numTraining), and there are 2" in found
     assert "dataset.json (training) lists 1 case that the folder lacks: c7" in found
     assert "dataset.json (training) does not list 1 case of the folder: c0" in found
 
@@ -541,7 +541,7 @@ def numbers_of_the_decathlon_are_compared(folder: Path) -> None:
     listed = [{"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(2)]
     named = {"modality": {"0": "T1"}, "labels": {"0": "background", "1": "cyst"}}
     write_pairs(folder, {**named, "numTraining": 20, "training": listed}, suffix="")
-    assert "numTraining of dataset.json is 20" in found_problems(folder)
+    assert "states 20 training cases (numTraining), and there are 2" in found_problems(folder)
 
 
 @check("BIDS", "participants without a folder, and folders without a participant")

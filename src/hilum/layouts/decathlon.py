@@ -13,7 +13,7 @@ from hilum.errors import DatasetError
 from hilum.files import modality_words
 from hilum.files.storage import folder_files
 from hilum.layouts import layout, nnunet
-from hilum.layouts.cases import cell_loading, class_labels, dataset_folder, stated_lists
+from hilum.layouts.cases import cell_loading, class_labels, dataset_folder
 from hilum.layouts.cases.dataset_folder import Folder
 from hilum.layouts.cases.names import IMAGES, LABELS
 from hilum.layouts.layout import DatasetOptions, Example, Layout, Problems, Reading
@@ -68,8 +68,6 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     problems = [*layout.left_out_problem(missing, lacking, "Get the files again")]
     problems += layout.miscount_problem(described, len(described["training"]))
     if options.references:
-        counted = described.get("numTraining"), len(described["training"])
-        problems += stated_lists.count_problems("numTraining of dataset.json", *counted, unit="case in its own list")
         problems += _unlisted_warning(folder, {path for row in rows for path in row.paths})
     return Reading(
         tuple(rows),

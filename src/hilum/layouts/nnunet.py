@@ -65,16 +65,17 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def _description_problems(folder: Folder) -> Iterator[Problem]:
-    """Warnings where the lists and numbers of dataset.json are not those of the folder.
+    """Warnings where the lists of dataset.json, and its number of tests, are not those of the folder.
 
     Images to be predicted are often not there, as they have no labels: nothing is said of them then.
     """
     described = folder.description or {}
-    for part, listed, number in (("imagesTr", "training", "numTraining"), ("imagesTs", "test", "numTest")):
+    for part, listed in (("imagesTr", "training"), ("imagesTs", "test")):
         stems = {key.stem for key in _channels(folder, part)}
         if part == "imagesTs" and not stems:
             continue
-        yield from stated_lists.count_problems(f"{number} of dataset.json", described.get(number), len(stems))
+        if part == "imagesTs":
+            yield from stated_lists.count_problems("numTest of dataset.json", described.get("numTest"), len(stems))
         names = stated_lists.listed_names(described.get(listed), stems)
         if names is not None:
             yield from stated_lists.list_problems(f"dataset.json ({listed})", names, stems)
