@@ -116,3 +116,15 @@ def test_a_covariate_in_two_units_is_a_warning_with_the_fewer_cases_and_codes_of
     [problem] = covariate_checks.covariate_problems(Dataset(tuple(cases)))
     assert (problem.severity, problem.cases) == ("warning", ("c3", "c8", "c20"))
     assert "3 values of 60 are about 100 times as large as the others (cm beside m" in problem.what
+
+
+def test_of_few_numbers_one_in_another_unit_is_named_and_odd_ones_are_not():
+    heights = [1.61, 1.72, 1.58, 1.80, 1.69, 172.0, 1.75, 1.66]
+    cases = [Case(f"c{n}", f"p{n}", {}, covariates={"height": value}) for n, value in enumerate(heights)]
+    [problem] = covariate_checks.covariate_problems(Dataset(tuple(cases)))
+    assert problem.cases == ("c5",)
+    assert problem.what.startswith(
+        "height is 172, far outside of the others, which lie between 1.58 and 1.8; divided by"
+    )
+    assert not list(number_checks.number_problems("size", {str(n): float(n) for n in (3, 5, 4, 8, 2, 18)}))
+    assert not list(number_checks.number_problems("size", {"a": 1.0, "b": 1.1, "c": 100.0}))

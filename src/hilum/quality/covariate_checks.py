@@ -75,7 +75,9 @@ def _numbers(present: CovariateValues) -> dict[str, float]:
     """The numbers of a column that has little else; empty of words, and of codes that stand for groups."""
     found = {case: covariate_values.number_in(value) for case, value in present.items()}
     numbers = {case: number for case, number in found.items() if number is not None}
-    is_measured = len(numbers) > MOSTLY * len(present) and len(set(numbers.values())) > MOST_GROUPS
+    is_measured = len(numbers) > MOSTLY * len(present) and len(set(numbers.values())) > min(
+        MOST_GROUPS, len(numbers) / 2
+    )
     return numbers if is_measured else {}
 
 

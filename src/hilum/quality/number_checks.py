@@ -8,10 +8,12 @@ import numpy as np
 
 from hilum import errors
 from hilum.values import Floats, Problem
-from hilum.values.covariate_values import UNIT_FACTORS
+from hilum.values.covariate_values import UNIT_FACTORS, KnownRange
 
 # Of fewer values chance makes patterns.
 FEWEST = 20
+# Others that show where a number lies, though they are too few for patterns.
+FEWEST_OTHERS = 5
 # Two units are two heaps: of so many values at least, with an empty room between them of so many of their deviations,
 # and apart by the factor within so many of their standard errors and this share of its logarithm.
 FEWEST_OF_UNIT, ROOM, ERRORS, OFF = 3, 3.0, 4.0, 0.1
@@ -23,10 +25,13 @@ FAR = 5.0
 def number_problems(name: str, numbers_of: Mapping[str, float]) -> Iterator[Problem]:
     """Findings on a named number of cases: a column of two units, else values far outside of all others.
 
-    numbers_of: {case: its number}; of fewer than 20 chance makes patterns
+    numbers_of: {case: its number}; of fewer than 20 chance makes patterns, but for one that a unit alone explains
     """
     numbers = np.array(list(numbers_of.values()))
-    if len(numbers) < FEWEST or np.ptp(numbers) == 0:
+    if len(numbers) == 0 or np.ptp(numbers) == 0:
+        return
+    if len(numbers) < FEWEST:
+        yield from _in_another_unit(name, numbers_of)
         return
     if (mixed := mixed_units(numbers)) is not None:
         factor, larger = mixed
@@ -88,6 +93,22 @@ def far_outside(values: Floats) -> np.ndarray:
     if room == 0:  # more than half are alike: nothing says how far is far
         return np.zeros(len(values), dtype=bool)
     return np.asarray(is_judged & ((judged < low - (2 if by_logarithm else 1) * room) | (judged > high + room)))
+
+
+def _in_another_unit(name: str, numbers_of: Mapping[str, float]) -> Iterator[Problem]:
+    """A warning for each of few numbers that lies far outside of all others, and among them in another unit."""
+    for case, number in numbers_of.items():
+        others = np.array([other for own, other in numbers_of.items() if own != case])
+        if len(others) < FEWEST_OTHERS or others.std() == 0:
+            continue
+        known = KnownRange(others.min(), others.max(), float(others.mean()), float(others.std()))
+        if known.unit_factors(number) and (reason := known.why_far(number, "the others")):
+            yield Problem.warning(
+                f"{name} is {number:g}, {reason}",
+                (case,),
+                "the model learns from a value that means something else",
+                "Look at it, and bring all to one unit",
+            )
 
 
 def _case_names(values: Mapping[str, float], chosen: np.ndarray) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from hilum.runtime.covariate_encoding import Number
 from hilum.tasks import task_settings
 from hilum.transforms import COLOUR
 from hilum.values import Case, Image, LazyMapping, Problem
+
+if TYPE_CHECKING:
+    from hilum.values.covariate_values import CovariateValues
 
 # Between the name of a patient and what a file's name says of the image.
 SEPARATORS = ("_", "-", ".", " ")
@@ -77,7 +81,8 @@ def with_given_covariates(
         case None:
             tables: Sequence[str | Path] = ()
         case Mapping():
-            return [replace(case, covariates=covariates) for case in cases], []
+            given = cast("CovariateValues", covariates)  # pairs are readings that a column takes as they are
+            return [replace(case, covariates=given) for case in cases], []
         case str() | Path():
             tables = [covariates]
         case _:

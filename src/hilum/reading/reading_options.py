@@ -16,7 +16,7 @@ from hilum.files.storage.kept import Caching
 from hilum.layouts.layout import LAYOUTS
 from hilum.planning import plan_result
 from hilum.values import Assignments, Dataset, Image, Setting
-from hilum.values.covariate_values import CovariateValues
+from hilum.values.covariate_values import CovariateReading
 from hilum.values.dataset_cases import DataFrameLike
 
 # How images of a case are brought onto one grid; behind a colon the name of the image whose grid that is.
@@ -31,8 +31,10 @@ OF_ONE_COMMAND = ("no_cache", "verify")
 ALLOW_LARGE = "allow_large"
 
 
-# A table of covariates, several of them, or the covariates of the one patient by name.
-Covariates = str | Path | Sequence[str | Path] | CovariateValues | None
+# A table of covariates, several of them, or the covariates of the one patient by name; readings are pairs of a time and
+# a number.
+GivenCovariates = Mapping[str, CovariateReading | Sequence[tuple[float, float]]]
+Covariates = str | Path | Sequence[str | Path] | GivenCovariates | None
 # What a model takes.
 Input = str | Path | Image | Dataset | DataFrameLike
 # Names of label values: "1=anterior,2=posterior", {1: "anterior"}, or {"anterior": 1} as in dataset.json.

@@ -118,19 +118,22 @@ class KnownRange:
     mean: float
     deviation: float
 
-    def why_far(self, number: float) -> str:
-        """Why a number is far outside of it, with the factors of units that bring it in; empty where it is not far."""
+    def why_far(self, number: float, known: str = "the training cases") -> str:
+        """Why a number is far outside of it, with the factors of units that bring it in; empty where it is not far.
+
+        known: whose range it is
+        """
         beyond = max(self.low - number, number - self.high)
         width = self.high - self.low
         if beyond <= max(FAR_WIDTHS * width, FAR_DEVIATIONS * self.deviation):
             return ""
-        factors = self._unit_factors(number)
+        factors = self.unit_factors(number)
         if not factors and beyond <= max(2 * FAR_WIDTHS * width, ODD_DEVIATIONS * self.deviation):
             return ""
-        words = f"far outside of the training cases, which lie between {self.low:g} and {self.high:g}"
+        words = f"far outside of {known}, which lie between {self.low:g} and {self.high:g}"
         return "; ".join([words, *factors])
 
-    def _unit_factors(self, number: float) -> list[str]:
+    def unit_factors(self, number: float) -> list[str]:
         """The factors of units that bring a number in, in words, the one that brings it nearest to the mean first."""
         changed = {
             f"{verb} by {factor:g} it is {value:.4g} ({units})": value
