@@ -286,3 +286,11 @@ def test_a_folder_stays_where_its_replacement_is_stopped_between_the_two_steps(t
 )
 def test_the_cause_of_an_error_names_no_class_and_no_address(error, words):
     assert errors.describe_cause(error) == words
+
+
+def test_a_disk_that_takes_less_than_it_is_given_is_full_whoever_says_so(tmp_path):
+    for words in ("9216 requested and 2237 written", "problem writing element 4096 to file"):
+        refused = atomic.unwritable_error(OSError(words), tmp_path / "x.npy")
+        assert isinstance(refused, ResourceError)
+        assert "No space left on device" in refused.problem
+        assert "Free some space" in refused.remedy

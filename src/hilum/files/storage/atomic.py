@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -15,6 +16,8 @@ from hilum.errors import HilumError, ResourceError, UsageError
 
 # A temporary folder of this age belongs to a writer that was killed: nothing here takes a day to write.
 ABANDONED_S = 24 * 3600
+# What NumPy says, without a number of the system, where a disk takes fewer bytes than it was given.
+SHORT_WRITE = re.compile(r"\d+ requested and \d+ written|problem writing element")
 
 
 @contextmanager
@@ -83,6 +86,8 @@ def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
 
 def unwritable_error(error: OSError, path: Path) -> UsageError | ResourceError:
     """The error for a path that the system refuses to write."""
+    if error.errno is None and SHORT_WRITE.search(str(error)):
+        return unwritable_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path)
     reason = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ResourceError(f"cannot be written: {reason}", str(path), "Free some space or choose another disk")
