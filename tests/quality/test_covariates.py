@@ -125,3 +125,10 @@ def test_columns_that_say_how_an_image_was_made_are_known(column):
 )
 def test_columns_about_the_body_and_what_it_has_met_say_nothing_of_how_an_image_was_made(column):
     assert not covariate_checks.describes_imaging(column)
+
+
+def test_dates_with_the_day_and_with_the_month_first_in_one_column_are_named():
+    [found] = covariate_checks.covariate_problems(table(examined=["13/02/2023", "03/02/2023", "02/14/2023"]))
+    assert "13/02/2023" in found.what and "02/14/2023" in found.what
+    assert found.cases == ("c0", "c2")
+    assert not list(covariate_checks.covariate_problems(table(examined=["13/02/2023", "03/02/2023", "2023-02-14"])))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         leakage,
         modality_checks,
         number_checks,
+        patient_checks,
         references,
         shortcut_tests,
         synthetic_images,

@@ -8,7 +8,7 @@ from typing import Any
 
 from hilum import errors
 from hilum.quality import number_checks
-from hilum.values import Dataset, Problem, covariate_values
+from hilum.values import Dataset, Problem, covariate_values, table_cells
 from hilum.values.covariate_values import AGE, DAYS, CovariateValues
 
 OLDEST = 120
@@ -59,6 +59,7 @@ def covariate_problems(dataset: Dataset) -> Iterator[Problem]:
             odd = {c: v for c, v in present.items() if str(v).strip().lower().removesuffix(".0") not in SEXES}
             yield from _impossible(name, odd, "a sex (M, F, O, ...)")
         yield from number_checks.number_problems(name, _numbers(present))
+        yield from _mixed_dates(name, present)
         if len(present) < len(values):
             gaps.append((len(values) - len(present), name))
     if gaps:
@@ -79,6 +80,19 @@ def _numbers(present: CovariateValues) -> dict[str, float]:
         MOST_GROUPS, len(numbers) / 2
     )
     return numbers if is_measured else {}
+
+
+def _mixed_dates(name: str, present: CovariateValues) -> Iterator[Problem]:
+    """The warning that some dates of a column have the day first, and others the month."""
+    mixed = table_cells.mixed_dates([value for value in present.values() if isinstance(value, str)])
+    if mixed is not None:
+        cases = tuple(case for case, value in present.items() if str(value).strip() in mixed)
+        yield Problem.warning(
+            f"{name} has dates with the day first ({mixed[0]}) and with the month first ({mixed[1]})",
+            cases,
+            "days up to the twelfth may be either",
+            "Write dates as 2026-03-01",
+        )
 
 
 def describes_imaging(column: str) -> bool:

@@ -25,6 +25,7 @@ from hilum.quality import (
     label_proxies,
     leakage,
     modality_checks,
+    patient_checks,
     references,
     shortcut_tests,
 )
@@ -378,6 +379,7 @@ def _compare(
         *modality_checks.ct_scale_problems(usable, fingerprint),
         *_image_checks.unknown_sides_among(cohort, kinds),
         *leakage.leakage_problems(dataset, fingerprint, pairs),
+        *patient_checks.patient_problems(dataset),
         *covariate_checks.covariate_problems(dataset),
         *label_proxies.proxy_problems(usable, fingerprint),
         *shortcut_tests.shortcut_problems(tried),

@@ -301,6 +301,14 @@ def times_in(column: TextColumn) -> ColumnTimes:
     return ColumnTimes(np.array(at, dtype="datetime64[us]"), np.array(local, dtype="datetime64[us]"), odd)
 
 
+def mixed_dates(cells: Sequence[str]) -> tuple[str, str] | None:
+    """A date that can only have the day first, and one that can only have the month first; None without both."""
+    dates = [cell for cell in map(_plain, cells) if DAY_AND_MONTH.fullmatch(cell)]
+    day_first = next((cell for cell in dates if _moment(cell, False) is None and _moment(cell, True)), None)
+    month_first = next((cell for cell in dates if _moment(cell, True) is None and _moment(cell, False)), None)
+    return None if day_first is None or month_first is None else (day_first, month_first)
+
+
 def moment_in(text: str, flag: str) -> datetime:
     """The day or time that a flag names. Raises UsageError where it is not written as 2026-03-01."""
     plain = _plain(text)
