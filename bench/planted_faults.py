@@ -29,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from fuzz import DATA, ROOT, Worker
-from plants import series_faults, set_faults, system_faults, table_faults, volume_faults
+from plants import box_faults, series_faults, set_faults, system_faults, table_faults, volume_faults
 from plants.other_readers import READERS, look_by
 from plants.planted import Fault, Planted, Seen, matches
 from plants.sources import Sources, masked_volumes
@@ -48,6 +48,7 @@ FAMILIES = {
     "sizes of ImageJ": 3,
     "tables": 22,
     "data sets": 14,
+    "boxes": 3,
     "shortcuts": 1,
     "systems": 6,
     NEXT: 0,
@@ -109,7 +110,12 @@ def planted(number: int, folders: tuple[Path, ...], folder: Path) -> tuple[str, 
             volumes = masked_volumes(folders, rng, set_faults.CASES)
             faults, draw = set_faults.plant("hippocampus", volumes, folder, rng)
             return (NEXT if any(fault.next for fault in faults) else family), faults, draw
+        case "boxes":
+            place = next(one / "bccd" for one in folders if (one / "bccd" / "Annotations").is_dir())
+            return family, *box_faults.plant(place, folder, rng)
         case "systems":
+            if rng.random() < 0.06:
+                return family, *system_faults.plant_full_disk(*sources.some_pictures(rng, 6), folder, rng)
             source = sources.some_volume(rng) if rng.random() < 0.5 else sources.some_picture(rng)
             return family, *system_faults.plant(*source, folder, rng)
         case _:

@@ -78,7 +78,8 @@ def look_by(name: str, path: Path) -> Seen | None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             values, affine = READERS[name](path)
-        said = [*words.lines, *(str(one.message) for one in caught if not is_of_ours(one.category))]
+        messages = [str(one.message) for one in caught if not is_about_program(one)]
+        said = [*words.lines, *messages]
     except Exception as error:  # whatever it raises is its refusal
         return Seen(None, str(error))
     finally:
@@ -88,6 +89,7 @@ def look_by(name: str, path: Path) -> Seen | None:
     return Seen(Volume(values, affine) if values.ndim == 3 else None, "\n".join(said))
 
 
-def is_of_ours(category: type[Warning]) -> bool:
-    """Whether a warning is about the program, not about the file."""
-    return issubclass(category, DeprecationWarning | FutureWarning | ImportWarning | ResourceWarning)
+def is_about_program(warning: warnings.WarningMessage) -> bool:
+    """Whether a warning is about the program or a plugin that it lacks, not about the file."""
+    kinds = DeprecationWarning | FutureWarning | ImportWarning | ResourceWarning
+    return issubclass(warning.category, kinds) or "nvImageCodec" in str(warning.message)

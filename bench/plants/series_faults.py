@@ -29,7 +29,7 @@ from .planted import Array, Fault, Planted, Random, Volume, Wanted, emptied, pic
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 # A remedy that asks for whole files, and one that asks to take away what is too much.
 GET_AGAIN = r"again|get |complete|correct|missing|export|whole"
-TAKE_AWAY = r"remove|leave|delete|keep|separate|split|apart|own folder|sort|move|one of|only"
+TAKE_AWAY = r"remove|leave|delete|keep|separate|split|apart|own folder|into a folder|sort|move|one of|only"
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
 PACKED = (RLELossless, JPEG2000Lossless, JPEGLSLossless)
 MOST_SLICES = 64
@@ -441,6 +441,73 @@ def add_other_series(series: Series, rng: Random) -> Wanted:
     return Wanted(("refused",), "", series.mends(foreign=True))
 
 
+def tilt_gantry(series: Series, rng: Random) -> Wanted:
+    """Each slice is shifted by the same part of a pixel against the one before, as of a gantry that is tilted."""
+    first = series.slices[series.ordered[0]]
+    step = rng.uniform(0.2, 0.8) * float(first.PixelSpacing[0])
+    down = np.array(first.ImageOrientationPatient, float)[3:]
+    for number, name in enumerate(series.ordered):
+        position = np.array(series.slices[name].ImagePositionPatient, float)
+        series.slices[name].ImagePositionPatient = [written(x) for x in position + number * step * down]
+    series.truth = volume_of_slices([series.slices[name] for name in series.ordered])
+    return Wanted(("same",), within=(0.01, 1e-6))
+
+
+def contradict_gap(series: Series, rng: Random) -> Wanted:
+    """The thickness and the gap that are stated are not those of the positions, which decide (PS3.3 C.7.6.2.1.1)."""
+    for one in series.slices.values():
+        one.SliceThickness, one.SpacingBetweenSlices = "9.5", "11.25"
+    return Wanted(("same",))
+
+
+def name_oddly(series: Series, rng: Random) -> Wanted:
+    """Files have other names: no ending, blanks, letters of other scripts."""
+    style = rng.choice(("{}", "1.2.840.{}", "Scan {} (2).dcm", "画像{}.dcm", "ä{}.IMA"))
+    series.slices = {style.format(n): one for n, one in enumerate(series.slices.values(), 1)}
+    return Wanted(("same",))
+
+
+def add_private(series: Series, rng: Random) -> Wanted:
+    """Attributes of a manufacturer, and names of people in Japanese."""
+    for one in series.slices.values():
+        one.SpecificCharacterSet = ["", "ISO 2022 IR 87"]
+        one.PatientName = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+        block = one.private_block(0x0029, "SOMEBODY 1.0", create=True)
+        block.add_new(0x01, "OB", rng.randbytes(2 * rng.randint(1, 2000)))
+        block.add_new(0x02, "LO", "long " * 10)
+    return Wanted(("same",))
+
+
+def double_all(series: Series, rng: Random) -> Wanted:
+    """Every place is there twice, as of two times that nobody stated."""
+    for name in series.ordered:
+        other = deepcopy(series.slices[name])
+        other.SOPInstanceUID = other.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        other.InstanceNumber = int(other.get("InstanceNumber") or 0) + 1000
+        set_pixels(other, pixels_of(other)[::-1])
+        series.slices["second" + name] = other
+        series.foreign.add("second" + name)
+    return Wanted(("refused", "named"), "", series.mends(foreign=True))
+
+
+def lose_slope(series: Series, rng: Random) -> Wanted:
+    """One slice lacks the slope that its neighbours have."""
+    for one in series.slices.values():
+        one.RescaleSlope, one.RescaleIntercept = "2", "-1024"
+    series.seal()
+    one = series.made_foreign(rng)
+    del one.RescaleSlope
+    del one.RescaleIntercept
+    return Wanted(("refused", "named"), "slope|rescale", series.mends(foreign=True))
+
+
+def lose_size(series: Series, rng: Random) -> Wanted:
+    """Pixels have a size of nothing, or less."""
+    for one in series.slices.values():
+        one.PixelSpacing = rng.choice((["0", "0"], ["-1", "1"]))
+    return Wanted(("refused",), "", series.mends())
+
+
 def pixels_of(one: Dataset) -> Array:
     """(rows, columns) numbers as they are stored."""
     return np.asarray(one.pixel_array)
@@ -457,6 +524,22 @@ def set_pixels(one: Dataset, pixels: Array) -> None:
     one.PixelData = np.ascontiguousarray(pixels).astype(f"{order}{kind}{width}").tobytes()
     one["PixelData"].VR = "OW" if width == 2 else "OB"
     one._pixel_array = None
+
+
+def lose_preamble(series: Series, folder: Path, rng: Random) -> Wanted:
+    """Files begin with their first attribute, without the 128 bytes and the word DICM before it."""
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[132:])
+    return Wanted(("same", "refused"), "", series.mends())
+
+
+def spread_over_folders(series: Series, folder: Path, rng: Random) -> Wanted:
+    """Half of the files lie in a folder of their own."""
+    (folder / "part2").mkdir()
+    for path in sorted(folder.glob("*"))[::2]:
+        if path.is_file():
+            path.rename(folder / "part2" / path.name)
+    return Wanted(("same", "refused"), "", series.mends())
 
 
 def cut_file(series: Series, folder: Path, rng: Random) -> Wanted:
@@ -518,6 +601,10 @@ HARMLESS = (
     Fault("numbers with a sign", store_signed, is_plain),
     Fault("positions with one decimal", round_positions),
     Fault("cosines with noise", add_noise_to_cosines),
+    Fault("a tilted gantry", tilt_gantry),
+    Fault("a gap that positions contradict", contradict_gap),
+    Fault("odd names of files", name_oddly),
+    Fault("private attributes and names in Japanese", add_private),
 )
 BREAKING = (
     Fault("a slice missing", drop_inner),
@@ -532,12 +619,17 @@ BREAKING = (
     Fault("a slice of another size", cut_size, is_unpacked),
     Fault("another size of a pixel", change_spacing),
     Fault("another series in the folder", add_other_series, is_unpacked),
+    Fault("every place twice", double_all, is_unpacked),
+    Fault("a slice without its slope", lose_slope),
+    Fault("pixels without a size", lose_size),
 )
 IN_FILES = (
     Fault("a file cut", cut_file, is_unpacked),
     Fault("a file without bytes", empty_file),
     Fault("bytes behind", add_bytes_behind),
     Fault("junk beside", add_junk),
+    Fault("files without a preamble", lose_preamble),
+    Fault("files in two folders", spread_over_folders),
 )
 
 

@@ -26,12 +26,15 @@ from hilum.service.records import audit_records
 from hilum.service.records.audit_records import AuditEvent
 from hilum.values import Geometry, Image
 
+from . import table_faults
 from .image_looks import differ_from, look_at_image
-from .planted import Fault, Planted, Random, Seen, Volume, Wanted, emptied
+from .planted import Array, Fault, Planted, Random, Seen, Volume, Wanted, emptied
 
 # Names under which a volume and a picture are written.
 VOLUME_NAMES = ("v.nii", "v.nii.gz", "v.nrrd", "v.mha")
 PICTURE_NAMES = ("p.png", "p.tif", "p.npy")
+# The page of a check has its styles in it, and is larger than so many bytes.
+SMALLEST_PAGE = 4000
 
 
 @contextmanager
@@ -74,6 +77,32 @@ def fill_disk(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wanted, 
 
 
 FULL = Fault("a full disk", fill_disk)
+
+
+def plant_full_disk(source: str, pictures: list[Array], folder: Path, rng: Random) -> tuple[list[Fault], Planted]:
+    """The disk is full before the results of `check` are written whole."""
+    sheet = table_faults.sheet_of(pictures, folder / "set", rng)
+    table, out = folder / "set" / "table.csv", folder / "out"
+    table.write_bytes(sheet.content())
+    room = [rng.randrange(SMALLEST_PAGE)]
+
+    def check(path: Path, options: Mapping[str, Any]) -> Seen:
+        try:
+            with full_disk(room[0]):
+                hilum.check(path, out=out)
+        except HilumError as error:
+            left = [one.name for one in out.rglob("*")] if out.is_dir() else []
+            return Seen(None, error.problem, error.remedy, f"{left} is left behind" if left else "")
+        return Seen(sorted(path.name for path in out.iterdir()), "")
+
+    def free(_: Path) -> None:
+        room[0] = 1 << 40
+
+    wanted = Wanted(("refused",), "", (("space|disk", free),))
+    return [RESULTS], Planted(source, table, wanted, check, lambda *_: "")
+
+
+RESULTS = Fault("a full disk while check writes", plant_full_disk)
 
 
 def sealed_lines(rng: Random) -> list[str]:

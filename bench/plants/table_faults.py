@@ -54,6 +54,11 @@ class Sheet:
         return '"' + text.replace('"', '""') + '"' if needs else text
 
 
+def known_ages(sheet: Sheet) -> list[Row]:
+    """The rows whose age is a number still."""
+    return [row for row in sheet.rows if is_number(row["age"])]
+
+
 def is_number(text: str) -> bool:
     """Whether a cell is a number with a point."""
     return "." in text and text.replace(".", "", 1).lstrip("-").isdigit()
@@ -266,8 +271,9 @@ def mix_units(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
 def code_missing(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
     """A number that means that there is none."""
     row, code = rng.choice(sheet.rows), rng.choice(("-999", "-9", "9999"))
-    row["age"] = code
-    return Wanted(("refused", "named"), f"age.*{code}")
+    name = rng.choice(("age", "height"))
+    row[name] = code
+    return Wanted(("refused", "named"), f"{name}.*{code}")
 
 
 def write_missing(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
@@ -338,7 +344,7 @@ def lose_row(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
 
 def write_numbers_as_numbers(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
     """Whole numbers have a decimal place, as a column with gaps comes out of pandas."""
-    for row in sheet.rows:
+    for row in known_ages(sheet):
         age = f"{round(float(row['age']))}"
         row["age"] = f"{age}.0"
         sheet.truth[row["image"][:-4]]["age"] = float(age)
@@ -372,6 +378,94 @@ def split_patient(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
     return Wanted(("refused", "named"), f"part|split|{torn}", (("split", mend),))
 
 
+def write_powers(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
+    """Numbers with powers of ten, as some programs write them."""
+    for row in known_ages(sheet):
+        row["age"] = f"{float(row['age']):.3E}"
+    return Wanted(("same",))
+
+
+def point_backwards(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
+    """Paths as Windows writes them."""
+    (folder / "pictures").mkdir()
+    for row in sheet.rows:
+        (folder / row["image"]).rename(folder / "pictures" / row["image"])
+        row["image"] = f"pictures\\{row['image']}"
+    return Wanted(("same", "refused"), "")
+
+
+def repeat_header(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
+    """The names of columns stand again among the rows, as of two exports in one file."""
+    sheet.rows.insert(rng.randrange(1, len(sheet.rows)), {name: name for name in sheet.columns})
+    return Wanted(("same", "refused", "named"), r"\bimage\b")
+
+
+def add_total(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
+    """A line that counts the rows stands below them."""
+    cells = ["Total", str(len(sheet.rows)), *[""] * (len(sheet.columns) - 2)]
+    sheet.below = [sheet.separator.join(cells)]
+    return Wanted(("same", "refused", "named"), "Total|row_")
+
+
+def spell_patient(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
+    """A patient's number lacks its zeros in one row."""
+    patients = [row["patient"] for row in sheet.rows]
+    row = next(row for row in sheet.rows if patients.count(row["patient"]) > 1)
+    whole = row["patient"]
+    row["patient"] = str(int(whole))
+
+    def mend(path: Path) -> None:
+        row["patient"] = whole
+        path.write_bytes(sheet.content())
+
+    words = rf"patient[^\n]*\b{row['image'][:-4]}\b"
+    return Wanted(("same", "refused", "named"), words, (("one|spell|write|correct", mend),))
+
+
+def contradict_patient(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
+    """Two rows of one patient state another sex."""
+    patients = [row["patient"] for row in sheet.rows]
+    torn = next(patient for patient in patients if patients.count(patient) > 1)
+    first = next(row for row in sheet.rows if row["patient"] == torn)
+    first["sex"] = "M" if first["sex"] == "F" else "F"
+    return Wanted(("refused", "named"), r"sex")
+
+
+def lose_class(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
+    """A class is blank."""
+    row = rng.choice(sheet.rows)
+    row["class"] = ""
+    return Wanted(("refused", "named"), rf"{row['image'][:-4]}|class|label")
+
+
+def cut_table(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
+    """The file ends within its last row."""
+    row = sheet.rows[-1]
+    sheet.rows = sheet.rows[:-1]
+    sheet.below = [sheet.separator.join((row["image"], row["class"][:3]))]
+    return Wanted(("refused", "named"), rf"{row['image'][:-4]}|{row['class'][:3]}\b|cut|columns")
+
+
+def write_thousands(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
+    """Numbers above a thousand with a mark between, in quotation marks."""
+    sheet.columns = [*sheet.columns, "volume"]
+    for row in sheet.rows:
+        number = rng.randrange(1000, 9999)
+        row["volume"] = f"{number:,}"
+        sheet.truth[row["image"][:-4]]["volume"] = float(number)
+    sheet.quoted = True
+    return Wanted(("same", "refused", "named"), "volume")
+
+
+def write_dates_both_ways(sheet: Sheet, folder: Path, rng: Random) -> Wanted:
+    """Dates with the day first, and one with the month first."""
+    sheet.columns = [*sheet.columns, "examined"]
+    for row in sheet.rows:
+        row["examined"] = f"{rng.randint(13, 28)}/{rng.randint(1, 12):02d}/2023"
+    rng.choice(sheet.rows)["examined"] = f"{rng.randint(1, 12):02d}/{rng.randint(13, 28)}/2023"
+    return Wanted(("refused", "named"), "examined")
+
+
 HARMLESS = (
     Fault("rows in another order", shuffle_rows),
     Fault("columns in another order", shuffle_columns),
@@ -385,6 +479,7 @@ HARMLESS = (
     Fault("a column without a name", add_unnamed),
     Fault("whole numbers with a decimal place", write_numbers_as_numbers),
     Fault("free text with separators", add_lines),
+    Fault("numbers with powers of ten", write_powers),
 )
 BREAKING = (
     Fault("names without zeros", lose_zeros),
@@ -401,6 +496,15 @@ BREAKING = (
     Fault("a row without its image", lose_image),
     Fault("an image without a row", lose_row),
     Fault("a patient in two parts", split_patient),
+    Fault("paths of Windows", point_backwards),
+    Fault("names of columns among the rows", repeat_header),
+    Fault("a total below the rows", add_total),
+    Fault("a patient spelt in two ways", spell_patient),
+    Fault("a patient of two sexes", contradict_patient),
+    Fault("a class that is blank", lose_class),
+    Fault("a table cut", cut_table),
+    Fault("thousands with a mark", write_thousands),
+    Fault("dates both ways", write_dates_both_ways),
 )
 
 
@@ -413,8 +517,9 @@ def plant(source: str, pictures: list[Array], folder: Path, rng: Random) -> tupl
     second = pick(HARMLESS, sheet, rng, [first]) if rng.random() < 0.3 else None
     chosen = [fault for fault in (first, second) if fault is not None]
     wanted = Wanted(("same",))
-    # Numbers of rows and blanks are planted last: what was planted before may look for a cell.
-    for fault in sorted(chosen, key=lambda one: one.plant in (pad_cells, add_unnamed)):
+    # Lines below and above are written with the separator of the rest; blanks come last, for others look for a cell.
+    order = [*HARMLESS, *BREAKING]
+    for fault in sorted(chosen, key=lambda one: (one.plant in (pad_cells, add_unnamed), order.index(one))):
         wanted = wanted.beside(fault.plant(sheet, place, rng))
     (place / "table.csv").write_bytes(sheet.content())
     return chosen, Planted(source, place / "table.csv", wanted, look_at_table, differ_from_rows(sheet.truth))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import struct
@@ -148,7 +149,7 @@ def write_nrrd(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wanted]
     """NRRD in either space, encoding and order of bytes, in one file, or with bytes before the voxels of the second."""
     space, signs = rng.choice((("left-posterior-superior", (-1, -1, 1)), ("right-anterior-superior", (1, 1, 1))))
     affine = np.diag([*signs, 1.0]) @ volume.affine
-    encoding, order = rng.choice(("raw", "gzip")), rng.choice(("little", "big"))
+    encoding, order = rng.choice(("raw", "gzip", "bzip2", "hex", "text")), rng.choice(("little", "big"))
     values = volume.values.astype(volume.values.dtype.newbyteorder("<" if order == "little" else ">"))
     raw = values.tobytes(order="F")
     names = {"u1": "uint8", "i2": "int16", "u2": "uint16", "i4": "int32", "f4": "float", "f8": "double", "i1": "int8"}
@@ -165,7 +166,13 @@ def write_nrrd(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wanted]
         f"encoding: {encoding}",
         f"space origin: ({','.join(repr(float(x)) for x in affine[:3, 3])})",
     ]
-    packed = gzip.compress(raw) if encoding == "gzip" else raw
+    packed = {
+        "raw": lambda: raw,
+        "gzip": lambda: gzip.compress(raw),
+        "bzip2": lambda: bz2.compress(raw),
+        "hex": lambda: raw.hex().encode(),
+        "text": lambda: " ".join(map(repr, values.ravel(order="F").tolist())).encode(),
+    }[encoding]()
     if rng.random() < 0.5:
         (folder / "v.nrrd").write_bytes("\n".join([*fields, "", ""]).encode() + packed)
         return folder / "v.nrrd", Wanted(("same",))
@@ -213,6 +220,69 @@ def write_metaimage(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wa
     return folder / "v.mha", Wanted(("same",))
 
 
+def write_mif(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wanted]:
+    """MRtrix's format, whose axes may be stored in any order and from either end."""
+    steps = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    order = rng.sample(range(3), 3)
+    signs = [rng.choice("+-") for _ in range(3)]
+    stored = volume.values
+    for axis, sign in enumerate(signs):
+        stored = np.flip(stored, axis) if sign == "-" else stored
+    raw = np.transpose(stored, [order.index(place) for place in range(3)])
+    kind = {"u1": "UInt8", "i2": "Int16LE", "u2": "UInt16LE", "i4": "Int32LE", "f4": "Float32LE", "i1": "Int8"}
+    rows = np.column_stack([volume.affine[:3, :3] / steps, volume.affine[:3, 3]])
+    fields = [
+        "mrtrix image",
+        f"dim: {','.join(map(str, volume.values.shape))}",
+        f"vox: {','.join(repr(float(step)) for step in steps)}",
+        f"layout: {','.join(f'{sign}{place}' for sign, place in zip(signs, order, strict=True))}",
+        f"datatype: {kind[f'{stored.dtype.kind}{stored.dtype.itemsize}']}",
+        *(f"transform: {','.join(repr(float(x)) for x in row)}" for row in rows),
+        "file: . 1000",
+        "END\n",
+    ]
+    little = raw.astype(raw.dtype.newbyteorder("<"))
+    (folder / "v.mif").write_bytes("\n".join(fields).encode().ljust(1000) + little.tobytes(order="F"))
+    return folder / "v.mif", Wanted(("same",))
+
+
+def write_codes_apart(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wanted]:
+    """The forms claim unlike kinds of place, and lie apart: the sform is taken, and both are there to be seen."""
+    image = nifti_of(volume, codes=(rng.choice((2, 4)), 1))
+    apart = np.array(volume.affine)
+    apart[:3, 3] += rng.uniform(5, 50)
+    image.set_qform(apart, 1)
+    image.to_filename(folder / "v.nii.gz")
+    return folder / "v.nii.gz", Wanted(("same",))
+
+
+def write_no_unit(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wanted]:
+    """The header states no unit: mm, as NIfTI-1 has its forms."""
+    image = nifti_of(volume)
+    image.header.set_xyzt_units("unknown")
+    image.to_filename(folder / "v.nii.gz")
+    return folder / "v.nii.gz", Wanted(("same",))
+
+
+def write_odd_slope(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wanted]:
+    """A slope that is no number scales nothing."""
+    nifti_of(volume).to_filename(folder / "v.nii")
+    changed = bytearray((folder / "v.nii").read_bytes())
+    changed[112:120] = struct.pack("<ff", float("nan"), rng.choice((0.0, float("nan"))))
+    (folder / "v.nii").write_bytes(changed)
+    return folder / "v.nii", Wanted(("same", "refused", "named"), "slope|scl")
+
+
+def write_wrong_sizes(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wanted]:
+    """The header states more voxels than the file has."""
+    nifti_of(volume).to_filename(folder / "v.nii")
+    changed = bytearray((folder / "v.nii").read_bytes())
+    changed[46:48] = struct.pack("<h", volume.values.shape[2] + rng.randint(1, 30))
+    (folder / "v.nii").write_bytes(changed)
+    whole = ("again|whole|header|correct", lambda path: nifti_of(volume).to_filename(path))
+    return folder / "v.nii", Wanted(("refused",), "", (whole,))
+
+
 def write_mgh(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wanted]:
     """FreeSurfer's format, packed or not."""
     name = rng.choice(("v.mgz", "v.mgh"))
@@ -246,6 +316,11 @@ VOLUME_FORMS = (
     Fault("NRRD", write_nrrd),
     Fault("MetaImage", write_metaimage),
     Fault("MGH", write_mgh),
+    Fault("MRtrix", write_mif),
+    Fault("forms of unlike kinds apart", write_codes_apart),
+    Fault("no unit", write_no_unit),
+    Fault("a slope that is no number", write_odd_slope),
+    Fault("more voxels stated than there are", write_wrong_sizes),
 )
 
 
