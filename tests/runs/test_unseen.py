@@ -137,7 +137,12 @@ def test_who_writes_into_outputs_does_not_change_those_that_are_kept(model):
             "gate cut short (30 of 54 training cases, and 5 of 10 that did not train it; the minutes were over)",
             "; 5 of 10 cases, the minutes were over",
         ),
-        (Cuts(looking=(0.0, 0.0)), "no gate: every image gets an answer (the minutes were over before", ""),
+        pytest.param(
+            Cuts(looking=(0.0, 0.0)),
+            "no gate: every image gets an answer (the minutes were over before",
+            "",
+            marks=pytest.mark.whole,
+        ),
     ],
 )
 def test_what_the_clock_cut_short_says_so_in_model_plan_report_and_answers(monkeypatch, tmp_path, cuts, gate, deciding):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import hilum
+import trained
 from hilum.errors import DatasetError, UsageError
 from hilum.networks import factory, network_parts
 from hilum.runtime import Model
@@ -55,6 +56,17 @@ def test_a_package_computed_by_onnx_gives_the_same_features(segmented, packaged)
         for path, how in ((segmented.out, {}), (packaged.out, {"backend": "onnx"}))
     )
     assert by_onnx == pytest.approx(by_torch, rel=1e-2, abs=1e-3)
+
+
+@pytest.mark.whole
+def test_a_package_without_a_gate_gives_features_whatever_is_its_fastest_backend(classified, tmp_path):
+    chosen = {**trained.TWO_STEPS, "network.size": trained.SMALL_RESNET, "guard.gate": False}
+    run = trained.classifying(classified.data, tmp_path / "run", assignments=chosen).out
+    hilum.package(run, out=tmp_path / "package", backends=("onnx",))
+    of_run, of_package = (numbers(hilum.embed(path, classified.data).table) for path in (run, tmp_path / "package"))
+    assert of_package == pytest.approx(of_run, rel=1e-2, abs=1e-3)
+    with pytest.raises(UsageError, match="--backend torch"):
+        hilum.embed(tmp_path / "package", classified.data, backend="onnx")
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_others_are_embedded(classified, tmp_path, cli):

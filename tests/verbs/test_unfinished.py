@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import hilum
 from hilum.errors import UsageError
+from hilum.runtime.model_parts import ModelParts
+from hilum.tasks import task_catalogue
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +42,10 @@ def test_every_verb_says_first_that_the_training_is_not_finished_and_its_record_
         assert str(result).splitlines()[0] == words
         assert words in json.dumps(result.as_record())
         assert words[1:] in (result.out / name).read_text()
+    before_its_end = replace(hilum.load(stopped), parts=ModelParts())
+    before_its_end = replace(before_its_end, task=task_catalogue.untuned_task(before_its_end.task))
+    assert before_its_end.unfinished_training == f"{words}; it lacks calibration, thresholds, gate"
+    assert str(before_its_end.gate) == "no gate: every image gets an answer (its training is not finished)"
     assert hilum.load(classified.out).unfinished_training == ""
     with pytest.raises(UsageError, match="not finished"):
         hilum.package(stopped, out=tmp_path / "package")

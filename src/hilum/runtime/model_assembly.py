@@ -17,7 +17,7 @@ from hilum import errors
 from hilum.errors import DatasetError, UsageError
 from hilum.files import file_formats
 from hilum.runtime import cascade, covariate_encoding, model_identity, prediction_layers, proportion, record_files
-from hilum.runtime.guard.gate_state import NONE, OFF, UNKNOWN_TRAINING, GateState
+from hilum.runtime.guard.gate_state import NONE, OFF, UNFINISHED_TRAINING, UNKNOWN_TRAINING, GateState
 from hilum.runtime.guard.image_observation import Observation, Watching
 from hilum.runtime.inference import AS_PLANNED, ModelRequest
 from hilum.runtime.model_parts import WITHOUT_PARTS, ModelParts
@@ -31,7 +31,7 @@ from hilum.runtime.windows import averaging, pipeline
 from hilum.runtime.windows.fixed_views import FixedViews
 from hilum.runtime.windows.members_on_grid import MeanOfMembers
 from hilum.runtime.windows.pipeline import OpenedImage, Receiver, WindowSettings
-from hilum.tasks import Task
+from hilum.tasks import Task, fitting
 from hilum.transforms import channel_stack
 from hilum.values import Array, Case, Decision, Image, Prediction, Prompts, argument_kinds
 from hilum.values.covariate_values import CovariateValues
@@ -212,6 +212,8 @@ class Model:
         """On what it refuses images, and why it refuses none."""
         if self.guard is not None:
             return self.guard.state
+        if self.unfinished_training:
+            return GateState(NONE, UNFINISHED_TRAINING)
         return GateState(NONE, OFF if "data_hash" in self.record else UNKNOWN_TRAINING)
 
     @cached_property
@@ -221,9 +223,14 @@ class Model:
 
     @property
     def unfinished_training(self) -> str:
-        """That its training was stopped before its end, and how far it came; empty of a finished one."""
+        """That its training was stopped, how far it came, and what it lacks therefore; empty of a finished one."""
         steps = self.record.get(UNFINISHED)
-        return f"the training is not finished: {steps}" if steps else ""
+        if not steps:
+            return ""
+        lacking = [] if fitting.found_settings(self.task) else ["calibration", "thresholds"]
+        lacking += [] if self.guard is not None else ["gate"]
+        without = f"; it lacks {', '.join(lacking)}" if lacking else ""
+        return f"the training is not finished: {steps}{without}"
 
     def with_guard(self, guard: Guard | None) -> Model:
         """The model with a gate, and its networks with features where a gate or the result needs them."""
@@ -255,7 +262,7 @@ class Model:
         seen, _ = self.observe(case)
         if seen.features is None:
             problem = f"the network of the model ({self.networks.families}) gives no pooled features"
-            remedy = "Choose a model of another family: `hilum networks` lists them"
+            remedy = "Choose --backend torch, or a model of another family: `hilum networks` lists them"
             raise UsageError(problem, self.task.name, remedy)
         return seen.features.astype(np.float32)
 

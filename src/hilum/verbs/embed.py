@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from hilum import errors, keywords
@@ -14,6 +15,8 @@ from hilum.prediction import predictors
 from hilum.reading import input_cases, verb_results
 from hilum.report import InNotebook, progress_tracking
 from hilum.runtime import Model, predicted_memory, record_files
+from hilum.runtime.hardware import AUTO
+from hilum.runtime.package.backend_certificate import PLAIN
 from hilum.values import Case, Problem
 from hilum.values.plain_values import PlainValue
 from hilum.values.record_schema import FailedCase, RecordHead, RecordSchema
@@ -87,10 +90,9 @@ def embed(options: EmbedOptions) -> EmbeddingResult:
         raise UsageError("nothing to embed", "embed", "Give files or folders after the model")
     if options.out is not None:
         verb_results.refuse_taken(Path(options.out), options.overwrite, (TABLE, RECORD))
-    loaded = predictors.load_model(
-        options.model, options.device, fold=options.fold, threads=options.threads, backend=options.backend
-    )
-    loaded = predicted_memory.with_smaller_batches(loaded)
+    loaded = _load_model(options)
+    # Without a gate nothing asks a network for its features before it is wrapped.
+    loaded = predicted_memory.with_smaller_batches(replace(loaded, networks=loaded.networks.watch()))
     loaded = replace(loaded, request=replace(loaded.request, allow_large=reading.allow_large))
     opened, problems = input_cases.open_inputs(inputs, reading, loaded)
     cases, notes = input_cases.with_given_covariates(opened, options.covariates, loaded)
@@ -126,6 +128,25 @@ def embed(options: EmbedOptions) -> EmbeddingResult:
         log.warning("%s embedded before the stop: %s", errors.count_phrase(len(rows), "case"), options.out)
         raise stopped
     return result
+
+
+def _load_model(options: EmbedOptions) -> Model:
+    """The model; a package without a gate by torch, where the person leaves the backend open and torch is there.
+
+    The other backends compute the outputs of a file, which are features where a gate needs them alone.
+    """
+
+    def load(backend: str) -> Model:
+        return predictors.load_model(
+            options.model, options.device, fold=options.fold, threads=options.threads, backend=backend
+        )
+
+    loaded = load(options.backend)
+    has_features = loaded.guard is not None and loaded.guard.features is not None
+    is_package = not isinstance(options.model, Model) and loaded.networks.computing is not None
+    if not is_package or has_features or options.backend != AUTO or find_spec("torch") is None:
+        return loaded
+    return load(PLAIN)
 
 
 def _row(model: Model, case: Case) -> TableRow:

@@ -12,6 +12,7 @@ WORDS = {
     NONE: "no gate: every image gets an answer",
 }
 OFF, UNKNOWN_TRAINING = "it is switched off", "no case that trained it is known"
+UNFINISHED_TRAINING = "its training is not finished"
 
 
 @dataclass(frozen=True)
