@@ -133,6 +133,12 @@ HOSTILE = [
     ("train", {"data": "data", "assignments": ["training.minutes=600"]}, "more than the 5"),
     ("train", {"data": "data", "minutes": "nan"}, "train.minutes"),
     ("train", {"data": "data", "overwrite": True}, "overwrite"),
+    ("check", {"data": "data", "out": "taken"}, "is there already, and nothing is overwritten"),
+    ("train", {"data": "data", "minutes": 0}, "minimum"),
+    ("train", {"data": "data", "tune": -1}, "minimum"),
+    ("compare", {"evaluations": ["data"], "margin": 0}, "minimum"),
+    ("predict", {"model": "data", "inputs": ["data"], "overlap": 1}, "maximum"),
+    ("register", {"fixed": "data", "moving": "data", "days": 0}, "minimum"),
     ("train", {"data": "data", "colour": "blue"}, "colour"),
     ("train", {"data": ["data"]}, "train.data"),
     ("plan", {"data": "data", "folds": -1}, "minimum"),
@@ -153,6 +159,7 @@ def test_what_an_agent_may_not_do_is_refused_and_starts_no_job(desk, tmp_path, n
     work = desk.workspace.folder
     (work / "link").symlink_to("/etc")
     (work / "linked").mkdir()
+    (work / "taken").mkdir()
     (work / "linked" / "image.nii.gz").symlink_to("/etc/hostname")
     (work / "table.csv").write_text("id,image\na,/etc/hostname\n")
     (work / "plan.yaml").write_text("hilum: 1\ndata: /etc\n")

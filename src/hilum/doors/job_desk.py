@@ -49,6 +49,8 @@ class JobDesk:
             limit = 60 * self.minutes_limit + GRACE_S
         if "out" in command.keywords and "out" not in values and (out := command.default_out(values)) is not None:
             values["out"] = str(self._free_name(out))
+        elif "overwrite" in command.keywords and values.get("out") and not values.get("resume"):
+            self._refuse_taken(str(values["out"]))
         return JobRequest(
             command.words,
             command.json_arguments(values),
@@ -80,6 +82,12 @@ class JobDesk:
                 raise UsageError(problem, "minutes", "Ask a person to start it, or with a higher --minutes-limit")
         return asked[0] if asked else min(USUAL_MINUTES, most)
 
+    def _refuse_taken(self, out: str) -> None:
+        """UsageError for results that are there, or that a job writes: a command may replace its own, no door does."""
+        promised = {job.out for job in self.workspace.list_jobs()[0] if not job.is_over}
+        if out in promised or (self.paths.start / out).exists():
+            raise UsageError("is there already, and nothing is overwritten here", out, "Choose another out")
+
     def _free_name(self, out: Path) -> Path:
         """The name of results, with a number where it is taken: nothing is overwritten."""
         number, name = 1, out
@@ -101,4 +109,6 @@ def refuse_misfit(name: str, schema: JsonSchemaValue, arguments: CommandValues) 
     if error is not None:
         where = ".".join([name, *map(str, error.absolute_path)])
         known = ", ".join(schema["properties"])
-        raise UsageError(error.message[:300], where, f"The arguments are {known}")
+        # Of an option of several types what a number of its type breaks says more than that it is none of them.
+        plain = next((one for one in error.context or () if one.validator != "type"), error)
+        raise UsageError(plain.message[:300], where, f"The arguments are {known}")

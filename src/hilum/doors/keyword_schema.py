@@ -16,6 +16,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # An answer at a door never replaces what a person has.
 LEFT_OUT = frozenset({"overwrite"})
 LIMITS = {"least": "minimum", "most": "maximum"}
+OPEN_LIMITS = {"least": "exclusiveMinimum", "most": "exclusiveMaximum"}
 NAMES: Mapping[Any, str] = {bool: "boolean", int: "integer", float: "number", str: "string", Path: "string"}
 
 
@@ -38,7 +39,9 @@ def option_schema(command: Command, keyword: Setting) -> JsonSchemaValue:
     if keyword.read is not None or keyword.repeats:  # as words of the command line too
         kinds.append({"type": "string"})
         kinds += [{"type": "array", "items": {"type": "string"}}] if keyword.repeats else []
-    limits = {LIMITS[side]: limit for side, limit in keyword.limits.items()}
+    open_sides = keyword.open_sides
+    words = {side: (OPEN_LIMITS if side in open_sides else LIMITS)[side] for side in keyword.limits}
+    limits = {words[side]: limit for side, limit in keyword.limits.items()}
     kinds = [one | limits if one.get("type") in ("integer", "number") else one for one in kinds]
     distinct = [one for place, one in enumerate(kinds) if one not in kinds[:place]]
     shape = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}

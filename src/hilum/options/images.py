@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 
 from hilum.files.format_options import FileChoices
 from hilum.options.shared_flags import Device, Inputs, Out, Overwrite, Seed, Volume
@@ -114,7 +114,9 @@ class ReconstructOptions:
         str, Setting("auto, fbp, zero_filled, cg, tv (total variation), or a run or package.", "NAME")
     ] = "auto"
     weight: Annotated[
-        float | None, Setting("Weight of total variation, or of the squared image of cg; by default by the noise.", "W")
+        float | None,
+        Ge(0),
+        Setting("Weight of total variation, or of the squared image of cg; by default by the noise.", "W"),
     ] = None
     iterations: Annotated[int | None, Ge(1), Setting("Steps of cg or tv.", "N")] = None
 
@@ -155,7 +157,7 @@ class RegisterOptions(FileChoices):
         Setting("Masks of the lesions of FIXED, the baseline, and of MOVING, the follow-up.", "A B", values=2),
     ] = ()
     days: Annotated[
-        float | None, Setting("Days from the baseline to the follow-up; by default as DICOM states.", "N")
+        float | None, Gt(0), Setting("Days from the baseline to the follow-up; by default as DICOM states.", "N")
     ] = None
     earlier: Annotated[
         Sequence[str | Path],
@@ -165,7 +167,7 @@ class RegisterOptions(FileChoices):
         str | Path | Model | None, Setting("A run or package of --task registration, which answers.", "MODEL")
     ] = None
     seconds: Annotated[
-        float | None, Setting("Longest time for the deformable part; by default all its steps.", "S")
+        float | None, Gt(0), Setting("Longest time for the deformable part; by default all its steps.", "S")
     ] = None
     across_patients: Annotated[bool, Setting("Allow DICOM images of two patients.")] = False
     real_world: bool = False
@@ -181,7 +183,7 @@ class RegisterFramesOptions(FileChoices):
     to: Annotated[str, Setting("What frames are laid on: first, or mean of all.", "NAME")] = "first"
     transform: Annotated[str, Setting("Kind of transform: rigid, or deformable as for breathing.", "KIND")] = "rigid"
     labels: Annotated[str | Path | Image | None, Setting("Label map of one frame, to carry to all.", "FILE")] = None
-    labels_frame: Annotated[int, Setting("Number of the frame of --labels, from 1 on.", "N")] = 1
+    labels_frame: Annotated[int, Ge(1), Setting("Number of the frame of --labels, from 1 on.", "N")] = 1
     overwrite: Overwrite = False
     real_world: bool = False
 

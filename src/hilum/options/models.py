@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Lt
 
 from hilum.options.shared_flags import (
     PACKAGE,
@@ -104,7 +104,10 @@ class PredictOptions(ReadingOptions):
         Setting("Prompts of each case: a JSON file, or the predictions.csv of a detector.", "FILE"),
     ] = None
     overlap: Annotated[
-        float | None, Setting("Overlap of adjacent windows, from 0 to below 1; as planned by default.", "SHARE")
+        float | None,
+        Ge(0),
+        Lt(1),
+        Setting("Overlap of adjacent windows, from 0 to below 1; as planned by default.", "SHARE"),
     ] = None
     seconds: Annotated[
         float | None,
@@ -138,7 +141,9 @@ class PredictOptions(ReadingOptions):
         Sequence[str],
         Setting("Structure of which each piece is a lesion, followed since --prior; repeatable.", "NAME", repeats=True),
     ] = ()
-    days: Annotated[float | None, Setting("Days since --prior; by default by the dates in the headers.", "N")] = None
+    days: Annotated[
+        float | None, Gt(0), Setting("Days since --prior; by default by the dates in the headers.", "N")
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -253,7 +258,7 @@ class CompressOptions(ReadingOptions):
             read=_listed,
         ),
     ] = ("int8",)
-    loss: Annotated[float, Setting("Largest accepted loss, in the primary metric.", "LOSS")] = 0.005
+    loss: Annotated[float, Gt(0), Setting("Largest accepted loss, in the primary metric.", "LOSS")] = 0.005
     samples: Annotated[int, Ge(1), Setting("Number of training cases that give the ranges of 8-bit numbers.", "N")] = 32
     target: Annotated[
         str | None,

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt, Lt
 
 from hilum.errors import UsageError
 from hilum.options.shared_flags import RESULTS, Models, Node, Out, Overwrite, Seed
@@ -135,7 +135,7 @@ class MonitorOptions:
     until: Annotated[str | None, Setting("First day that no longer counts.", "DATE")] = None
     by: Annotated[str | None, Setting("Attributes to trace a change to: station,software,age:40:60.", "GROUPS")] = None
     run_length: Annotated[
-        float | None, Setting("Cases between false alarms of all watches; by default 10,000.", "N")
+        float | None, Gt(1), Setting("Cases between false alarms of all watches; by default 10,000.", "N")
     ] = None
     bounds: Annotated[
         Sequence[tuple[str, str, float]],
@@ -243,7 +243,7 @@ class SplitChangeOptions:
     package: Package
     _: KW_ONLY
     check: Checked
-    share: Annotated[float, Setting("Share of the patients that PACKAGE answers: 0.2.", "SHARE")]
+    share: Annotated[float, Gt(0), Lt(1), Setting("Share of the patients that PACKAGE answers: 0.2.", "SHARE")]
     until: Annotated[str, Setting("First day on which it answers nobody, as 2026-03-01.", "DATE")]
     model: ModelName = None
 

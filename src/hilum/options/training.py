@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from hilum.options.shared_flags import (
     LARGEST_SEED,
@@ -37,7 +37,7 @@ from hilum.values.dataset_cases import DataFrameLike
 if TYPE_CHECKING:
     from hilum.runtime import Model
 
-Minutes = Annotated[float | None, Setting("Minutes from now to the finished model; 60 by default.", "M")]
+Minutes = Annotated[float | None, Gt(0), Setting("Minutes from now to the finished model; 60 by default.", "M")]
 # Where the plan decides what nobody gives.
 PlannedDevice = Annotated[str | None, Setting("Device to compute on: auto (the default), cpu, cuda:0 or mps.", "NAME")]
 PlannedSeed = Annotated[int | None, Ge(0), Le(LARGEST_SEED), Setting("Seed of every random draw; 0 by default.", "N")]
@@ -88,6 +88,7 @@ class PlanOptions(ReadingOptions):
     device: Device = "auto"
     device_memory: Annotated[
         float | None,
+        Gt(0),
         Setting(
             "GiB of memory of the GPU that --device names, as in cuda:0; the GPU need not be in this machine.", "GIB"
         ),
@@ -164,7 +165,7 @@ class TrainOptions(ReadingOptions):
     folds: Annotated[int | None, Ge(2), Setting("Number of cross-validation folds.", "K")] = None
     folds_by: FoldsBy = None
     tune: Annotated[
-        float | None, Setting("Minutes, out of --minutes, to search for better decisions of the plan.", "M")
+        float | None, Gt(0), Setting("Minutes, out of --minutes, to search for better decisions of the plan.", "M")
     ] = None
     deterministic: Deterministic = False
     device: PlannedDevice = None
@@ -376,6 +377,7 @@ class CompareOptions:
     ] = "auto"
     margin: Annotated[
         float | None,
+        Gt(0),
         Setting("Margin of non-inferiority in the primary metric; by default the preregistered one.", "M"),
     ] = None
     correction: Annotated[str, Setting("Correction of p-values for multiple testing: holm, bh or none.", "NAME")] = (
@@ -420,7 +422,7 @@ class DemoOptions:
 
     data: Annotated[str | Path | None, Setting("Your own data, in place of a public set.", "DATA")] = None
     _: KW_ONLY
-    minutes: Annotated[float, Setting("Minutes from now to the finished model.", "M")] = 7.0
+    minutes: Annotated[float, Gt(0), Setting("Minutes from now to the finished model.", "M")] = 7.0
     out: Annotated[str | Path, Setting("Folder for the run.", "FOLDER")] = "demo"
     overwrite: Overwrite = False
     assignments: Assignments = None

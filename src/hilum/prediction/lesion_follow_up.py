@@ -124,8 +124,6 @@ class LesionCourse:
 def elapsed_days(images: tuple[Image, Image], given: float | None) -> tuple[float | None, tuple[str, ...]]:
     """(days from baseline to follow-up, why they are not known). Raises UsageError where the follow-up is older."""
     if given is not None:
-        if not given > 0:
-            raise UsageError(f"{given:g} days", "--days", "Give the days from the baseline to the follow-up")
         return given, ()
     first, last = (series_survey.acquisition_day(image) for image in images)
     if first is None or last is None:

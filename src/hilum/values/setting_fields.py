@@ -104,13 +104,19 @@ class Setting:
 
     @property
     def limits(self) -> dict[str, float]:
-        """The least and most of a number, where its type has them."""
+        """The least and most of a number, where its type has them; those of `open_sides` are no values themselves."""
         return {
             key: getattr(one, attribute)
             for one in parts_of(self.hint)
             for key, attribute in (("least", "ge"), ("least", "gt"), ("most", "le"), ("most", "lt"))
             if isinstance(getattr(one, attribute, None), int | float)
         }
+
+    @property
+    def open_sides(self) -> frozenset[str]:
+        """Sides, "least" or "most", whose limit itself is no value: a number lies above or below it."""
+        sides = (("least", "gt"), ("most", "lt"))
+        return frozenset(side for one in parts_of(self.hint) for side, attribute in sides if hasattr(one, attribute))
 
     @property
     def help(self) -> str:
@@ -132,7 +138,11 @@ class Setting:
     def refuse_beyond_limits(self, value: Any) -> None:
         """UsageError for a number below the lowest or above the highest."""
         for side, limit in self.limits.items() if isinstance(value, int | float) else ():
-            if value < limit if side == "least" else value > limit:
+            is_beyond = value < limit if side == "least" else value > limit
+            if side in self.open_sides and (is_beyond or value == limit):
+                words = f"{'more' if side == 'least' else 'less'} than {limit}"
+                raise UsageError(f"{value} is not {words}", self.command_line_name, f"Give {words}")
+            if is_beyond:
                 problem = f"{value} is {'below' if side == 'least' else 'above'} {limit}"
                 raise UsageError(problem, self.command_line_name, f"Give at {side} {limit}")
 

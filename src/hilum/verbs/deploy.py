@@ -109,8 +109,6 @@ def split_change(options: SplitChangeOptions) -> NodeChanges:
     share: of patients, chosen by a keyed hash so that one person always has one arm
     until: first day on which it answers nobody any more, as 2026-03-01; it ends before where a bound of harm is crossed
     """
-    if not 0 < options.share < 1:
-        raise UsageError(f"{options.share:g} is no share", "--share", "Give one between 0 and 1, such as 0.2")
     try:
         day = datetime.strptime(options.until, "%Y-%m-%d").astimezone().timestamp()
     except ValueError as error:

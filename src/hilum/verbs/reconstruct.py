@@ -99,8 +99,6 @@ def reconstruct(options: ReconstructOptions) -> ReconstructionResult:
     for one in (*inputs, *filter(None, [options.acquisition])):
         verb_results.refuse_missing(Path(one))
     model = None if options.method in (reconstruction_methods.AUTO, *METHODS) else _load_model(options.method)
-    if options.weight is not None and not options.weight >= 0:
-        raise UsageError(f"a weight of {options.weight:g}", "--weight", "Give a number from 0 on")
     files = [file for one in inputs for file in measurement_file.list_measurements(Path(one))]
     if options.out is None:
         return _reconstruct_files(options, files, None, model)[0]

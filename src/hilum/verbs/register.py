@@ -253,8 +253,6 @@ def _settings(options: RegisterOptions) -> RegistrationSettings:
     for name, (choice, names) in choices.items():
         if choice not in names:
             raise UsageError(f"there is no {choice!r}", f"--{name}", f"Choose {', '.join(names[:-1])} or {names[-1]}")
-    if options.seconds is not None and not options.seconds > 0:
-        raise UsageError(f"{options.seconds:g} s", "--seconds", "Give a number above 0")
     if options.seconds is not None and options.transform != "deformable":
         raise UsageError(f"is not for {options.transform} registration", "--seconds", "Leave it out, or --transform")
     if len(options.lesions) not in (0, 2) or (not options.lesions and (options.days is not None or options.earlier)):

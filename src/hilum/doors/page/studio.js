@@ -165,12 +165,13 @@ function curveChart(name, series) {
 // ---- forms made from the options of a command
 function control(name, shape, value) {
   const forms = shape.anyOf ?? [shape], kinds = forms.map((one) => one.type), choices = forms.find((one) => one.enum)?.enum;
-  const limits = forms.find((one) => one.minimum !== undefined || one.maximum !== undefined) ?? {};
+  const numbers = forms.find((one) => ["integer", "number"].includes(one.type)) ?? {};
+  const least = numbers.minimum ?? numbers.exclusiveMinimum, most = numbers.maximum ?? numbers.exclusiveMaximum;
   const common = { name, title: shape.description, "data-kind": kinds.join(" ") };
   if (choices) return el("select", common, el("option", { value: "" }, ""), choices.map((one) => el("option", { value: one, selected: one === value }, one)));
   if (kinds.includes("boolean")) return el("input", { type: "checkbox", checked: value === true, ...common });
   if (kinds.includes("array")) return el("textarea", { rows: 1, ...common }, [value ?? ""].flat().join("\n"));
-  if (kinds.some((kind) => ["integer", "number"].includes(kind))) return el("input", { type: "number", step: kinds.includes("number") ? "any" : 1, min: limits.minimum, max: limits.maximum, value: value ?? "", placeholder: shape.default ?? "", ...common });
+  if (kinds.some((kind) => ["integer", "number"].includes(kind))) return el("input", { type: "number", step: kinds.includes("number") ? "any" : 1, min: least, max: most, value: value ?? "", placeholder: shape.default ?? "", ...common });
   return el("input", { type: "text", value: value ?? "", placeholder: shape.default ?? "", ...common });
 }
 
