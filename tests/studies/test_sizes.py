@@ -142,7 +142,15 @@ def test_simulated_studies_find_the_effect_as_often_as_wished(design, given):
         ("mrmc", {**READERS, "difference": 0}, "effect is 0"),
         ("means", {"n": 100, "sd": 1, "power": 0.02}, "power is 0.02"),
         ("proportions", {"first": 0.6, "second": 0.5, "clusters": 8}, "need the size of one"),
-        ("mrmc", {**READERS, "difference": 0.001}, "not reached"),
+        ("mrmc", {**READERS, "difference": 0.001}, r"not reached by 1,000,000 participants.*Plan more readers"),
+        ("mrmc", {**READERS, "readers": 1, "difference": 0.05}, "Plan two readers or more"),
+        ("mrmc", {**READERS, "n": 3, "difference": 0.05}, "3 participants are too few for the test"),
+        ("auroc", {**AUROC, "n": 4}, "4 participants are too few for the test"),
+        ("before-after", {"level": 1.0, "n": 3}, "3 points in time are too few for the test"),
+        ("means", {"difference": 1e-6, "sd": 1}, r"not reached by 1,000,000 participants in an arm"),
+        ("means", {"difference": 5, "sd": 1e-9}, "cannot be computed: the effect is beyond"),
+        ("prediction-model", {"r2": 1e-7, "parameters": 24, "prevalence": 0.174}, "Plan fewer parameters"),
+        ("stepped-wedge", {**WEDGE, "periods": 10**6}, "more than any stepped wedge has"),
         ("mean", {}, r"no design 'mean'.*proportion, proportions"),
         ("means", {"difference": 0.5}, r"needs sd"),
         ("prediction-model", {"r2": 0.7, "parameters": 24, "prevalence": 0.174}, "r2 is 0.7"),
@@ -230,6 +238,13 @@ def test_a_fault_of_a_pilot_is_named_by_reader_case_and_cell(tmp_path, change, p
         study.study_size(
             "mrmc", assignments={"pilot": tmp_path / "pilot.csv", "readers": 4, "n": 60, "difference": 0.1}
         )
+
+
+def test_a_pilot_needs_two_cases_of_each_class(tmp_path):
+    rows = [f"{r},c{n},0.{n},{m},{int(n == 1)}" for m in ("", "aid") for r in ("r1", "r2") for n in (1, 2, 3)]
+    (tmp_path / "pilot.csv").write_text("\n".join(["reader,case,score,model,positive", *rows]))
+    with pytest.raises(DatasetError, match=r"has 1 positive case and 2 negative\. The pilot needs two cases of each"):
+        study.study_size("mrmc", assignments={"pilot": tmp_path / "pilot.csv", "readers": 4, "difference": 0.1})
 
 
 def test_the_command_prints_words_or_one_document(cli):

@@ -160,6 +160,7 @@ class Design:
     powers:     of many sizes at once, of a design in which one participant more can lower the power
     is_clustered: whether clusters can be allocated
     counted:    what n counts
+    beyond:     the remedy where no number of these is enough
     """
 
     name: str
@@ -178,6 +179,7 @@ class Design:
     powers: Callable[[Inputs, Floats], Floats] | None = None
     is_clustered: bool = True
     counted: str = "participants"
+    beyond: str = "Give a larger effect, or less power"
 
 
 def normal_power(effect: float, n: float, alpha: float, null: float, alternative: float) -> float:

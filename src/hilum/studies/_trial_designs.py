@@ -13,6 +13,9 @@ from hilum.studies import _study_design
 from hilum.studies._study_design import ClusterMeans, Design, DesignInput, Inputs
 from hilum.values import Floats
 
+# Of a stepped wedge: published ones have up to some dozens.
+MOST_PERIODS = 200
+
 
 def _gap(inputs: Inputs) -> float:
     """Distance of the log hazard ratio from that of the null hypothesis."""
@@ -114,6 +117,9 @@ def _wedge_power(inputs: Inputs, n: float) -> float:
 def _wedge_refuse(inputs: Inputs) -> None:
     if inputs["periods"] < 3:
         raise UsageError("with fewer than 3 periods all clusters change at once", "--set periods", "Give 3 or more")
+    if inputs["periods"] > MOST_PERIODS:
+        problem = f"{inputs['periods']} periods are more than any stepped wedge has"
+        raise UsageError(problem, "--set periods", f"Give at most {MOST_PERIODS}")
     if inputs["first"] == inputs["second"]:
         raise _study_design.no_effect_error("second")
     if inputs["clusters"] is not None and inputs["clusters"] < 2:

@@ -15,6 +15,9 @@ from hilum.studies import _study_design
 from hilum.studies._study_design import Design, DesignInput, Inputs
 from hilum.values import Floats
 
+# An AUROC has a variance from so many cases of each class on.
+FEWEST_OF_CLASS = 2
+
 
 def expected_area_covariance(first: float, second: float, correlation: float, prevalence: float) -> float:
     """Covariance of the AUROCs of two models on the same cases, times the number of cases.
@@ -45,7 +48,7 @@ def _area_refuse(inputs: Inputs) -> None:
 
 def _area_power(inputs: Inputs, n: float) -> float:
     expected, least, share, alpha = (inputs[name] for name in ("expected", "at_least", "prevalence", "alpha"))
-    if n * min(share, 1 - share) < 2:
+    if n * min(share, 1 - share) < FEWEST_OF_CLASS:
         return 0.0
     if inputs["correlation"] is None:
         null = expected_area_variance(least - (inputs["margin"] or 0.0), share)
@@ -154,6 +157,8 @@ def _variances(inputs: Inputs, cases: float) -> tuple[float, float, float]:
 def _reader_power(inputs: Inputs, n: float) -> float:
     """Power by the noncentral t distribution with Hillis' degrees of freedom."""
     readers = inputs["readers"]
+    if n < 2 * FEWEST_OF_CLASS:
+        return 0.0
     square, _, between = _variances(inputs, n)
     total = square + readers * between
     error = (2 / readers * total) ** 0.5
@@ -165,7 +170,7 @@ def _reader_power(inputs: Inputs, n: float) -> float:
 
 def _reader_refuse(inputs: Inputs) -> None:
     if inputs["readers"] < 2:
-        raise UsageError("one reader does not show how readers differ", "--set readers", "Give 2 or more")
+        raise UsageError("one reader does not show how readers differ", "--set readers", "Plan two readers or more")
     if inputs["difference"] == 0:
         raise _study_design.no_effect_error("no difference")
     if inputs["own"] < inputs["between"]:
@@ -210,6 +215,7 @@ MRMC = Design(
     effect=("difference", lambda inputs: (0.0, 0.5)),
     simulation=_reader_simulated,
     is_clustered=False,
+    beyond="Plan more readers, or give a larger difference or less power",
 )
 
 
@@ -262,4 +268,5 @@ PREDICTION_MODEL = Design(
     number=_number,
     events=lambda inputs: float(inputs["prevalence"]),
     is_clustered=False,
+    beyond="Plan fewer parameters, or give a larger r2",
 )

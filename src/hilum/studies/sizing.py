@@ -39,7 +39,7 @@ DESIGNS = {
 }
 POWER = 0.8
 # More participants in an arm than any study has.
-MOST = 10_000_000
+MOST = 1_000_000
 # The power of an exact test rises and falls; beyond this many times the first n that reaches it, it does not fall back.
 SAW = 1.6
 # Draws that are simulated at once, so that memory holds them.
@@ -127,9 +127,13 @@ def size_study(design: str, given: Inputs, *, simulate: int = 0, seed: int = 0) 
         if trial.given_units is not None or trial.inputs["power"] is not None or trial.inputs["looks"] > 1:
             problem = "this design has no power, so that n, power and looks have no meaning"
             raise UsageError(problem, f"study size {design}", "Leave them out")
+        if not number <= MOST:
+            problem = f"no study of up to {MOST:,} {chosen.counted} is large enough"
+            raise UsageError(problem, f"study size {design}", chosen.beyond)
         trial, units = replace(trial, has_power=False), trial.units_of(number)
     else:
         trial, units = trial.solve()
+        trial.refuse_untestable(units)
     simulated = None
     if simulate:
         simulated = trial.simulate(units, simulate, np.random.default_rng(seed))
@@ -216,6 +220,25 @@ class _Trial:
             problem = "one cluster an arm: its effect cannot be told from that of the arm"
             raise UsageError(problem, "--set clusters", f"Give {2 * self.groups} clusters or more")
 
+    @property
+    def counted(self) -> str:
+        """What units are, in words."""
+        return "clusters" if self.cluster is not None or self.design.unit else self.design.counted
+
+    def refuse_untestable(self, units: int) -> None:
+        """Raise UsageError for a study whose test cannot be computed, and for one that nobody could do."""
+        power, where = self.power(units), f"study size {self.design.name}"
+        counts = f"{units * self.groups} {self.counted}"
+        if math.isnan(power):
+            problem = f"the power of {counts} cannot be computed: the effect is beyond what the test can tell"
+            raise UsageError(problem, where, "Check the effect and its spread")
+        if power <= 0:
+            remedy = "Give more, or leave their number out to learn it"
+            raise UsageError(f"{counts} are too few for the test of this design", where, remedy)
+        if (people := units * self.unit * self.groups) > 2 * MOST:
+            problem = f"{people:,} participants are more than any study has"
+            raise UsageError(problem, where, self.design.beyond)
+
     def units_of(self, number: float) -> int:
         """Units that give so many analysed participants in all."""
         if self.cluster is not None:
@@ -271,8 +294,9 @@ class _Trial:
         while self.power(high) < power:
             high *= 2
             if high > MOST:
-                problem = f"a power of {power:g} is not reached by {MOST:,} participants or clusters in an arm"
-                raise UsageError(problem, f"study size {self.design.name}", "Give a larger effect, or less power")
+                most = f"{MOST:,} {self.counted}{' in an arm' if self.groups == 2 else ''}"
+                problem = f"a power of {power:g} is not reached by {most}, which have {self.power(MOST):.3g}"
+                raise UsageError(problem, f"study size {self.design.name}", self.design.beyond)
         low = high // 2 if high > least else least - 1
         while high - low > 1:
             middle = (low + high) // 2

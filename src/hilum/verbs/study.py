@@ -73,6 +73,11 @@ def _pilot(path: Path) -> ReaderVariances:
         lacking = dict(zip(("model", "reader"), wide.index[place], strict=True)) | {"case": wide.columns[case]}
         problem = f"there is no score of {_reading(lacking)}"
         raise DatasetError(problem, str(path), "Give every reader's score of every case with both models")
+    positives = int((truth["first"] == 1).sum())
+    negatives = len(truth) - positives
+    if min(positives, negatives) < model_studies.FEWEST_OF_CLASS:
+        problem = f"has {errors.count_phrase(positives, 'positive case')} and {negatives} negative"
+        raise DatasetError(problem, str(path), "The pilot needs two cases of each class")
     cube = wide.to_numpy(dtype=float).reshape(2, readers, -1)
     return auroc_tests.reader_variances(cube, (truth["first"] == 1).to_numpy())
 
