@@ -56,6 +56,9 @@ def test_lines_that_do_not_fit_the_model_are_refused_before_the_node_starts(when
     assert routing_rules.rules_of(settings(), FACTS)
     with pytest.raises(UsageError, match=words):
         routing_rules.rules_of(settings(when), FACTS)
+    without_rules = NodeSettings.model_validate(settings(when).model_dump() | {"rules": []})
+    with pytest.raises(UsageError, match=words.replace("rule 'r'", "model 'm'")):
+        routing_rules.rules_of(without_rules, FACTS)
     compared = settings("change volume <= -20 %").model_dump()
     compared["rules"][0]["prior"] = {}
     assert routing_rules.rules_of(NodeSettings.model_validate(compared), FACTS)

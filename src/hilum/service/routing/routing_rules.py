@@ -141,10 +141,7 @@ def rules_of(settings: NodeSettings, models: Mapping[str, ModelFacts]) -> list[R
     for n, bound in enumerate(settings.bound):
         with settings.locate_errors("bound", n, "label"):
             model_facts.refuse_unstated_findings(bound.label, "probability", f"bound of {bound.label!r}", models)
-    if settings.rules:
-        check_rules(settings, models)
-        return list(settings.rules)
-    return [
+    rules = list(settings.rules) or [
         RoutingRule(
             name=name,
             model=name,
@@ -152,6 +149,8 @@ def rules_of(settings: NodeSettings, models: Mapping[str, ModelFacts]) -> list[R
         )
         for name, facts in models.items()
     ]
+    check_rules(settings, models, rules)
+    return rules
 
 
 def study_routing(
@@ -300,20 +299,24 @@ def _in_two_roles(row: RoutedSeries, rule: RoutingRule, twice: Set[str]) -> Rout
     return RoutedSeries(row.rule, row.series, row.uid, row.role, False, [*row.conditions, shared])
 
 
-def check_rules(settings: NodeSettings, models: Mapping[str, ModelFacts]) -> None:
+def check_rules(settings: NodeSettings, models: Mapping[str, ModelFacts], rules: Sequence[RoutingRule]) -> None:
     """Refuse words that a series, a model or an answer does not have, and rules that wait for each other.
 
+    rules: of the settings, or those that each model has without any
     Raises UsageError, with the words that there are.
     """
-    answering = {rule.name: models[rule.model] for rule in settings.rules}
-    for n, rule in enumerate(settings.rules):
-        with settings.locate_errors("rules", n):
+    answering = {rule.name: models[rule.model] for rule in rules}
+    for n, rule in enumerate(rules):
+        is_written = rule in settings.rules
+        where = _place(rule.name) if is_written else f"model {rule.model!r}"
+        keys: tuple[str, str | int] = ("rules", n) if is_written else ("models", rule.model)
+        with settings.locate_errors(*keys):
             _check_conditions(rule, answering[rule.name])
-            _check_advice(settings.models.get(rule.model), answering[rule.name], rule)
-            _check_alignment(settings.models.get(rule.model), answering[rule.name], _place(rule.name))
+            _check_advice(settings.models.get(rule.model), answering[rule.name], rule, where)
+            _check_alignment(settings.models.get(rule.model), answering[rule.name], where)
             _check_answers(rule, answering)
     with settings.locate_errors("rules", 0):
-        _check_order(settings.rules)
+        _check_order(rules)
 
 
 def _check_conditions(rule: RoutingRule, model: ModelFacts) -> None:
@@ -337,11 +340,11 @@ def _check_alignment(section: ModelSection | None, model: ModelFacts, where: str
         raise UsageError(problem, where, "Choose world or register, or a model of one answer a study")
 
 
-def _check_advice(section: ModelSection | None, model: ModelFacts, rule: RoutingRule) -> None:
+def _check_advice(section: ModelSection | None, model: ModelFacts, rule: RoutingRule, where: str) -> None:
     """Lines of advice that no answer meets, and answers that no line covers."""
     compares = rule.prior is not None
     words = AdviceWords(tuple(model.grades), tuple(model.findings), model.units, compares)
-    advice_lines.refuse_lines([] if section is None else section.advice, words, f"{_place(rule.name)}: advice")
+    advice_lines.refuse_lines([] if section is None else section.advice, words, f"{where}: advice")
 
 
 def _check_answers(rule: RoutingRule, answering: Mapping[str, ModelFacts]) -> None:
