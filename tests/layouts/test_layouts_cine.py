@@ -12,6 +12,7 @@ from hilum.errors import FormatError
 from hilum.files import file_formats
 from hilum.files.dicom.writing import seg, source_planes
 from hilum.layouts import dataset_layouts
+from hilum.layouts.cases import dicom_masks
 from hilum.values import Image, Label
 from written_dicom import write_slice
 
@@ -49,6 +50,19 @@ def test_segmentations_of_phases_are_one_mask_of_the_frames_that_are_contoured(c
     for number in contoured:
         contour(phases[number], number + 1, tmp_path / f"seg{9 - number}.dcm")
     assert columns_of(tmp_path) == {f"frame{number:03}": number + 1 for number in sorted(contoured)}
+    left_out = [one.what for one in dataset_layouts.read_dataset(tmp_path).problems if "left out" in one.what]
+    few = "2 frames are left out, of 1 clip: no segmentation refers to them"
+    assert left_out == ([] if len(contoured) == PHASES else [few])
+
+
+def test_a_clip_and_its_segmentations_are_read_once_for_all_frames(tmp_path, monkeypatch):
+    phases = cine(tmp_path)
+    for number in range(PHASES):
+        contour(phases[number], 1, tmp_path / f"seg{number}.dcm")
+    read, loads = dicom_masks.load_contoured_masks, []
+    monkeypatch.setattr(dicom_masks, "load_contoured_masks", lambda *one, **how: loads.append(1) or read(*one, **how))
+    masks = [case.references["mask"].data for case in dataset_layouts.read_dataset(tmp_path)]
+    assert len(masks) == PHASES and len(loads) == 1
 
 
 def test_one_segmentation_of_several_phases_is_parted_by_the_images_that_its_frames_name(tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ CONTOURED_FRAMES = "contoured_frames"
 SAMPLED = 3
 # Kinds of reference that each frame may have.
 OF_FRAMES = ("mask", "instances")
+# Of a clip what is read, and how many of those that were read last are held.
+IMAGE, REFERENCE, MOST_HELD = "image", "reference", 4
 # Files that may hold frames, and state it before their voxels are read.
 FRAMED = frozenset({".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mif", ".mif.gz"})
 
@@ -36,18 +39,27 @@ def split_into_frames(dataset: Dataset) -> Dataset:
     if not framed:
         return dataset
     parted = {case.id: list(_frames(case)) for case in dataset}
+    left_out = {case.id: count for case in dataset if (count := _frames_left_out(case))}
     return replace(
         dataset,
         cases=tuple(one for frames in parted.values() for one in frames),
         splits={one.id: split for name, split in dataset.splits.items() for one in parted.get(name, ())},
         layout=f"{dataset.layout}; each frame of {len(parted)} clips is a case",
-        problems=(*dataset.problems, *_mostly_empty(framed)),
+        problems=(*dataset.problems, *_mostly_empty(framed), *_uncontoured(left_out)),
     )
+
+
+def _uncontoured(left_out: Mapping[str, int]) -> Iterator[Problem]:
+    """The note on frames that no segmentation of their clip refers to. left_out: {clip: number of them}"""
+    if left_out:
+        frames = errors.count_phrase(sum(left_out.values()), "frame is", "frames are")
+        what = f"{frames} left out, of {errors.count_phrase(len(left_out), 'clip')}: no segmentation refers to them"
+        yield Problem("note", what, tuple(left_out), "what nobody contoured is unknown, and no background")
 
 
 def _mostly_empty(clips: Sequence[Case]) -> Iterator[Problem]:
     """The warning that most frames have an empty mask, as where two phases of a heart beat alone were contoured."""
-    masks = [case.references[_kind_of_frames(case)] for case in clips]
+    masks = [_reading(case, REFERENCE, _kind_of_frames(case)) for case in clips]
     has_structure = [np.any(mask.data, axis=(0, *range(2, mask.data.ndim))) for mask in masks]
     empty, count = sum(int(np.count_nonzero(~frames)) for frames in has_structure), sum(map(len, has_structure))
     if 2 * empty > count > empty:
@@ -65,16 +77,26 @@ def _is_framed(case: Case) -> bool:
         known = known or any(map(_is_dicom, case.files[:1]))
         if not known or not _kind_of_frames(case) or len(case.images) == 0 or _first(case).frames is None:
             return False
-        return case.references[_kind_of_frames(case)].frames is not None
+        return _reading(case, REFERENCE, _kind_of_frames(case)).frames is not None
     except HilumError:
         return False
 
 
+def _frame_count(case: Case) -> int | None:
+    """The number of frames of a clip; None of a still image, and of one that cannot be read."""
+    with suppress(HilumError):
+        return _first(case).frames
+    return None
+
+
+def _frames_left_out(case: Case) -> int:
+    """How many frames of a clip no mask refers to, where the masks state theirs."""
+    contoured = _contoured_frames(case) if _kind_of_frames(case) else ()
+    return (_frame_count(case) or 0) - len(contoured) if contoured else 0
+
+
 def _frames(case: Case) -> Iterator[Case]:
-    try:
-        count = _first(case).frames
-    except HilumError:
-        count = None
+    count = _frame_count(case)
     if count is None or not _kind_of_frames(case):
         yield case
         return
@@ -98,7 +120,7 @@ def _is_dicom(path: Path) -> bool:
 def _contoured_frames(case: Case) -> Sequence[int]:
     """The contoured frames, where the mask states them; a mask that cannot be read is named with them."""
     with suppress(HilumError):
-        mask = case.references[_kind_of_frames(case)]
+        mask = _reading(case, REFERENCE, _kind_of_frames(case))
         return mask.facts.get(CONTOURED_FRAMES, ()) if isinstance(mask, Image) else ()
     return ()
 
@@ -108,17 +130,25 @@ def _kind_of_frames(case: Case) -> str:
     return next((kind for kind in OF_FRAMES if kind in case.references), "")
 
 
+@lru_cache(maxsize=MOST_HELD)
+def _reading(case: Case, role: str, name: str) -> Any:
+    """An image or a reference of a clip, read once for its frames, which are asked for one after the other."""
+    return case.images[name] if role == IMAGE else case.references[name]
+
+
 def _first(case: Case) -> Image:
-    return next(iter(case.images.values()))
+    image: Image = _reading(case, IMAGE, next(iter(case.images)))
+    return image
 
 
 def _image(case: Case, name: str, number: int) -> Image:
-    return case.images[name].frame(number)
+    image: Image = _reading(case, IMAGE, name)
+    return image.frame(number)
 
 
 def _reference(case: Case, kind: str, number: int) -> object:
     """A mask's own frame; what holds for the whole clip holds for its frames."""
-    reference = case.references[kind]
+    reference = _reading(case, REFERENCE, kind)
     if not isinstance(reference, Image):
         return reference
     if reference.frames != _first(case).frames:
