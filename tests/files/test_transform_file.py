@@ -280,3 +280,33 @@ def test_images_of_one_frame_of_reference_are_told_apart_by_the_instances_that_a
     other = series(tmp_path / "c", "p2", grid)
     with pytest.raises(FormatError, match="none of them is that of"):
         transform_file.transforms_to_images(tmp_path / "t.dcm", fixed, other)
+
+
+def test_a_matrix_of_ants_is_read_as_itk_reads_it(tmp_path):
+    turned = SimpleITK.Euler3DTransform((4.0, 5.0, 6.0), 0.1, 0.2, -0.3, (7.0, 8.0, 9.0))
+    affine = SimpleITK.AffineTransform(3)
+    affine.SetMatrix(turned.GetMatrix())
+    affine.SetTranslation(turned.GetTranslation())
+    affine.SetCenter(turned.GetCenter())
+    SimpleITK.WriteTransform(affine, str(tmp_path / "0GenericAffine.mat"))
+    points = np.array([[1.0, 2, 3], [-20, 30, 5]])
+    expected = [affine.TransformPoint(one) for one in (points * [-1, -1, 1]).tolist()] * np.array([-1, -1, 1])
+    read = transform_file.read_transform(tmp_path / "0GenericAffine.mat")
+    assert_allclose(spatial_transforms.carry_points(read, points), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "what"),
+    [
+        ("flirt.mat", "1 0 0 1.5\n0 1 0 -2\n0 0 1 3e-1\n0 0 0 1\n", "FSL.*c3d_affine_tool"),
+        ("t.xfm", "MNI Transform File\nTransform_Type = Linear;\n", "MINC.*itk_convert_xfm"),
+        ("t.lta", "# transform file x\ntype      = 1\nnxforms   = 1\n", "FreeSurfer.*lta_convert"),
+        ("TransformParameters.0.txt", '(Transform "EulerTransform")\n', "elastix.*transformix"),
+        ("x.tfm", "nothing", "no transform that ITK can read"),
+    ],
+)
+def test_a_transform_of_another_program_is_named_with_the_way_out_in_our_words(tmp_path, name, text, what):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FormatError, match=what) as refused:
+        transform_file.read_transform(tmp_path / name)
+    assert "0x" not in str(refused.value) and "ERROR" not in str(refused.value)

@@ -168,6 +168,16 @@ def test_a_mirrored_image_is_a_finding_and_is_not_mirrored():
     assert np.linalg.det(made.transform.matrix) > 0
 
 
+@pytest.mark.parametrize("quarters", [1, 3])
+def test_a_picture_that_is_mirrored_and_turned_is_a_finding_too(quarters):
+    fixed = blobs(PICTURE)
+    pixels = np.rot90(fixed.data[:, ::-1], quarters, axes=(1, 2)).copy()
+    turned = replace(fixed, pixels=pixels, geometry=Geometry.of_pixels(pixels.shape[1:]))
+    made = engine.register_images(fixed, turned, RIGID)
+    assert any("mirrored and turned" in note for note in made.notes)
+    assert np.linalg.det(made.transform.matrix) > 0
+
+
 def shifted(grid: Geometry, x: float, frame: str | None) -> Geometry:
     affine = grid.affine.copy()
     affine[0, 3] += x
@@ -283,7 +293,7 @@ def test_across_contrasts_no_turn_is_applied_that_patients_do_not_make():
     inverted = replace(moving.with_pixels(float(moving.data.max()) - moving.data), modality="PT")
     made = engine.register_images(fixed, inverted, RegistrationSettings("rigid", initial="centres"))
     assert made.applied is False
-    assert made.notes == ("the moving image would be turned by 60 degrees: nothing was moved",)
+    assert made.notes == ("the moving image would be turned by 60 degrees, more than 45: nothing was moved",)
     assert np.array_equal(made.transform.matrix, made.first_guess.matrix)
 
 

@@ -23,6 +23,7 @@ from hilum.files.dicom.writing import series_writing
 from hilum.files.dicom.writing.series_writing import SeriesNames
 from hilum.transforms import spatial_transforms
 from hilum.values import Geometry, Image, Label, SpatialTransform, spatial_transform
+from hilum.verbs import register
 from hilum.verbs.registering import frames as registering_frames
 from simulated_pairs import blobs, oblique, pair_of, smooth_field
 
@@ -97,6 +98,14 @@ def test_a_point_whose_coordinate_is_no_number_is_refused_with_its_cell(folder, 
     (tmp_path / "points.csv").write_text("name,x,y,z\na,0,1,2\nb,-999,2 mm,-4\n")
     with pytest.raises(DatasetError, match=r"points\.csv: y in line 3: '2 mm' is no number"):
         hilum.register(folder / "fixed.nii.gz", folder / "moving.nii.gz", points=tmp_path / "points.csv")
+
+
+def test_points_outside_the_fixed_image_are_counted_and_named():
+    grid = Geometry((10, 20, 30), np.diag([2.0, 2.0, 2.0, 1.0]))
+    places = [("in", 0, 0, 0), ("edge", 18.9, 38, 58), ("out", 19.2, 0, 0), ("far", -500, 0, 0)]
+    table = pd.DataFrame(places, columns=["name", "x", "y", "z"])
+    assert register._points_outside(table, grid).startswith("2 of 4 points outside the fixed image (out, far)")
+    assert register._points_outside(table[:2], grid) == ""
 
 
 def test_points_go_into_the_moving_image_and_the_inverse_brings_them_back(folder):
@@ -211,7 +220,7 @@ def test_an_earlier_record_of_another_baseline_is_refused(followed):
     [
         ({"lesions": ("a.nii.gz",)}, "1 masks"),
         ({"days": 9}, "0 masks"),
-        ({"lesions": ("a.nii.gz",) * 2, "days": -1}, "-1 days"),
+        ({"lesions": ("a.nii.gz",) * 2, "days": -1}, "-1 is not more than 0"),
     ],
 )
 def test_a_follow_up_that_cannot_be_is_refused(followed, given, words):
@@ -310,3 +319,21 @@ def test_frames_whose_contents_changed_are_named_where_they_moved_by_less_than_a
     [note] = registering_frames._unlike_frames(series, np.array([0.0, 0.1, 0.7]), ["", "", ""])
     assert note.startswith("the contents of frame 3 (0.") and "less than a voxel (3 mm)" in note
     assert list(registering_frames._unlike_frames(series, np.array([0.0, 0.1, 5.0]), ["", "", ""])) == []
+
+
+def test_of_frames_of_pictures_the_shift_in_pixels_and_the_turn_in_the_plane_are_stated():
+    rows, columns = np.mgrid[:64, :64].astype(float)
+
+    def frame(right: float, down: float, degrees: float) -> np.ndarray:
+        """The scene, which has moved by so many pixels and turned about the centre of the picture from x towards y."""
+        turn = np.radians(degrees)
+        x, y = columns - 31.5 - right, rows - 31.5 - down
+        x, y = np.cos(turn) * x + np.sin(turn) * y, np.cos(turn) * y - np.sin(turn) * x
+        blobs = [(-10, -8, 5, 100), (12, -4, 4, 70), (2, 13, 6, 120), (-14, 10, 3, 90)]
+        return sum(h * np.exp(-((x - a) ** 2 + (y - b) ** 2) / (2 * s**2)) for a, b, s, h in blobs)
+
+    frames = np.stack([frame(0, 0, 0), frame(3, -2, 0), frame(-1, 2, 5)])[None].astype(np.float32)
+    geometry = Geometry((64, 64), np.eye(3), physical=False, oriented=False)
+    table = hilum.register_frames(Image(frames, geometry, modality="US", times=(0.0, 1.0, 2.0))).table
+    assert_allclose(table[["x_pixels", "y_pixels", "z_deg"]], [[0, 0, 0], [3, -2, 0], [-1, 2, 5]], atol=0.3)
+    assert table[["z_pixels", "x_deg", "y_deg"]].isna().all(axis=None)

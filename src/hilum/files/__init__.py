@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         numpy_file,
         patient_names,
         pictures,
+        point_list,
         polygon,
         result_images,
         series,

@@ -5,6 +5,7 @@ A transform takes points of the fixed image to points of the moving one, in ever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -21,26 +22,43 @@ from hilum.values import Affine, Displacement, Floats, Geometry, Image, SpatialT
 from hilum.values.spatial_transform import TransformPart
 
 ITK, NIFTI, DICOM = (".h5", ".hdf5", ".tfm", ".txt"), (".nii.gz", ".nii"), (".dcm",)
+# What is read besides: ANTs' affine transforms are ITK's in a MATLAB file, the others are named with the way out.
+FURTHER = (".mat", ".xfm", ".lta")
 # NIfTI intents of a field, nifti1.h: VECTOR in ITK's LPS, DISPVECT in RAS+; so ITK 5.4 reads both.
 VECTOR, DISPLACEMENT_VECTOR = 1007, 1006
 # mm: a straight line that ITK calls linear, measured at this distance so that its matrix keeps all digits.
 FAR = 1024.0
-REMEDY = "Give .h5, .tfm, .nii.gz or .dcm"
+REMEDY = "Give .h5, .tfm, .nii.gz or .dcm, or the .mat of ANTs"
+# How transforms of other programs begin, what they are, and the way out.
+OTHERS = {
+    r"\s*MNI Transform File": ("a transform of MINC", "Convert it by `itk_convert_xfm IN.xfm OUT.h5`"),
+    r"(#.*\n|\s)*type\s*=\s*\d": (
+        "a transform of FreeSurfer",
+        "Convert it by `lta_convert --inlta IN --outitk OUT.txt`",
+    ),
+    r"\s*\(Transform\s": (
+        "parameters of elastix",
+        "Write the field by `transformix -def all -tp FILE -out FOLDER`, and give deformationField.nii.gz",
+    ),
+}
+FSL = (
+    "holds a matrix of FSL, which counts along the voxels of its two images",
+    "Convert it by `c3d_affine_tool -ref FIXED -src MOVING FILE -fsl2ras -oitk OUT.txt`",
+)
+HEAD_BYTES = 1 << 12
 
 
 def read_transform(path: str | Path) -> SpatialTransform:
-    """A spatial transform from a file of ITK (.h5, .tfm), a NIfTI field of five axes, or a DICOM registration.
+    """A spatial transform from a file of ITK (.h5, .tfm) or ANTs (.mat), a NIfTI field, or a DICOM registration.
 
     Points are RAS+ mm; of two axes they are (row, column), ITK's y and x.
-    Raises UsageError for a missing file, FormatError for another kind of transform, with the reason.
+    Raises UsageError for a missing file, FormatError for another kind of transform, with the reason and the way out.
     """
     path = Path(path)
     if not path.is_file():
         raise UsageError("there is no such file", str(path), "Check the path")
-    return cast(
-        "SpatialTransform",
-        _by_suffix(path, {ITK: _read_itk, NIFTI: _read_nifti, DICOM: registration_object.read_registration})(path),
-    )
+    readers = {ITK + FURTHER: _read_itk, NIFTI: _read_nifti, DICOM: registration_object.read_registration}
+    return cast("SpatialTransform", _by_suffix(path, readers)(path))
 
 
 def transforms_to_images(path: str | Path, fixed: Image, moving: Image) -> tuple[SpatialTransform, ...] | None:
@@ -108,13 +126,31 @@ def _swapped_vectors(vectors: Floats) -> Floats:
 
 
 def _read_itk(path: Path) -> SpatialTransform:
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES).decode("utf-8-sig", errors="replace")
+    for beginning, (what, remedy) in OTHERS.items():
+        if re.match(beginning, head):
+            raise FormatError(f"holds {what}, which is not read", str(path), remedy)
+    if _is_bare_matrix(head):
+        raise FormatError(FSL[0], str(path), FSL[1])
     try:
         read_one = SimpleITK.ReadTransform(str(path))
     except RuntimeError as error:
-        problem = f"is no transform that ITK can read ({str(error).strip().splitlines()[-1].strip()})"
-        raise FormatError(problem, str(path), "Write it again with the program that made it") from error
+        remedy = "Write it again with the program that made it, as .h5 or .tfm"
+        raise FormatError("is no transform that ITK can read", str(path), remedy) from error
     parts = tuple(_part_of(one, str(path)) for one in _flat(read_one))
     return SpatialTransform(parts or (Affine(np.eye(read_one.GetDimension() + 1)),))
+
+
+def _is_bare_matrix(text: str) -> bool:
+    """Whether a text is sixteen numbers and nothing else."""
+    words = text.split()
+    if len(words) != 16:
+        return False
+    try:
+        return len([float(word) for word in words]) == len(words)
+    except ValueError:
+        return False
 
 
 def _flat(transform: Any) -> Iterator[Any]:

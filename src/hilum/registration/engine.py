@@ -205,6 +205,8 @@ def _fit_linear(
     start = linear.descend_from_guess(levels[1], start, measure, rigid=True, steps=FINE_STEPS)
     upright = [one for one in guesses if np.array_equal(one.matrix, np.eye(len(one.shift)))]
     notes = tuple(_check_mirrored(pair, levels[1], upright, start.loss, measure))
+    if not notes and pair.fixed_grid.is_picture:
+        notes = tuple(_check_mirrored_and_turned(pair, levels[1], start.loss, measure))
     return _LinearFit(_descend(levels, start, name, settings), notes=notes)
 
 
@@ -323,7 +325,8 @@ def _harm_of(
     measure, unit = SIMILARITIES[name], "mm" if levels[0].fixed.grid.physical else "pixels"
     kept = "nothing was moved"
     if (share := harm_checks.share_of_smaller(levels[-1], fit.found)) < harm_checks.LEAST_SHARE:
-        return f"only {share:.0%} of the smaller image would lie in the other: {kept}"
+        least = f"{harm_checks.LEAST_SHARE:.0%} are needed"
+        return f"only {share:.0%} of the smaller image would lie in the other, and {least}: {kept}"
     lead, _ = harm_checks.lead_on_shuffled(levels[0], untouched, fit.found, measure)
     if not lead > 0:
         return f"the images agree no better than shuffled ones would: {kept}"
@@ -348,7 +351,8 @@ def _harm_of(
         return f"{fault}: {kept}"
     apart = harm_checks.distance_apart(levels[-1], fit.found, fit.other)
     if apart > harm_checks.AGREED:
-        return f"information and self-similarity disagree by {apart:.3g} {unit}: {kept}"
+        limit = f"more than {harm_checks.AGREED:g}"
+        return f"information and self-similarity disagree by {apart:.3g} {unit}, {limit}: {kept}"
     return None
 
 
@@ -387,7 +391,8 @@ def _compared_in_mask(levels: Sequence[PyramidLevel], guess: FirstGuess, where: 
         share = float(weight.sum() / finest.weight.sum())
         if share < LEAST_OVERLAP:
             problem = (
-                f"the images do not overlap where they are compared: the moving one reaches {share:.0%} of the mask"
+                f"the images do not overlap where they are compared: the moving one reaches {share:.0%} of the mask, "
+                f"and {LEAST_OVERLAP:.0%} are needed"
             )
             raise GeometryError(problem, where, f"{remedy}, or --initial centres if a header is wrong")
     if coarse < window:
@@ -495,6 +500,18 @@ def _is_better(name: SimilarityName, after: float, before: float) -> bool:
     if math.isnan(before):
         return True
     return after > before if name in OFFSETS else after < before
+
+
+def _check_mirrored_and_turned(pair: ImagePair, level: PyramidLevel, best: float, measure: Similarity) -> Iterator[str]:
+    """A finding where a picture, which may lie at any angle, fits clearly better mirrored; it is never applied."""
+    mirror = np.diag([-1.0, 1.0])  # along the other axis it is this one with half a turn more
+    guesses = [one.mirror(mirror) for one in linear.first_guesses(pair, ("centres", "moments"))]
+    start = linear.best_first_guess(pair, level, guesses, measure, steps=FINE_STEPS)
+    if start.loss < MIRRORED * best:
+        yield (
+            f"the moving image fits clearly better mirrored and turned (loss {start.loss:.3g} against {best:.3g}): "
+            "look at the picture; nothing was mirrored"
+        )
 
 
 def _check_mirrored(

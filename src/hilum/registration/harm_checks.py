@@ -99,10 +99,11 @@ def asked_by_both(level: PyramidLevel, start: FirstGuess, found: FirstGuess, oth
 def unlikely_motion(matrix: Floats) -> str:
     """What the linear part of a motion, (n, n), does that no patient does: too wide a turn or stretch; else empty."""
     if (turn := linear.rotation_degrees(matrix)) > linear.USUAL_TURN:
-        return f"the moving image would be turned by {turn:.0f} degrees"
+        return f"the moving image would be turned by {turn:.0f} degrees, more than {linear.USUAL_TURN:g}"
     stretch = np.linalg.svd(matrix, compute_uv=False)
     if stretch.max() > MOST_STRETCHED or stretch.min() < 1 / MOST_STRETCHED:
-        return f"an axis would be {stretch.min():.2g} to {stretch.max():.2g} times as long"
+        found = f"{stretch.min():.2g} to {stretch.max():.2g} times as long"
+        return f"an axis would be {found}, beyond {1 / MOST_STRETCHED:.2g} to {MOST_STRETCHED:g}"
     return ""
 
 

@@ -11,12 +11,13 @@ from typing import Any, NotRequired, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hilum import keywords
-from hilum.errors import DatasetError, UsageError
+from hilum import errors, keywords
+from hilum.errors import UsageError
 from hilum.evaluation import distance, mask_overlap
-from hilum.files import file_formats, result_images, transform_file
+from hilum.files import file_formats, point_list, result_images, transform_file
 from hilum.files.dicom.reading import series_survey
 from hilum.files.format_options import ReadOptions
+from hilum.files.point_list import COORDINATES
 from hilum.files.storage import csv_text
 from hilum.lazy import pandas as pd
 from hilum.options.images import RegisterOptions
@@ -37,12 +38,12 @@ from hilum.values import (
     Array,
     Decision,
     Displacement,
+    Floats,
     Geometry,
     Image,
     Label,
     Problem,
     SpatialTransform,
-    table_cells,
 )
 from hilum.values.plain_values import PlainValue
 from hilum.values.record_schema import RecordHead, RecordSchema, StatedDecision
@@ -50,9 +51,10 @@ from hilum.values.spatial_transform import ONTO
 from hilum.values.table_cells import TableRow
 
 MARKS = ("registration.json", "report.html")
-COORDINATES = ("x", "y", "z")
 # Label values whose scores are listed: more are no structures that somebody named.
 MOST_LABELS = 256
+# Points that a sentence has by name.
+MOST_NAMED = 5
 
 
 class RegistrationRecord(RecordHead):
@@ -197,7 +199,9 @@ class _Pair:
             course = LesionCourse.from_examinations(
                 (fixed, moving), lesions, fixed_labels, options.days, options.earlier
             )
-        points = None if options.points is None else _points(Path(options.points), fixed.geometry.ndim)
+        points = None
+        if options.points is not None:
+            points = point_list.read_points(Path(options.points), fixed.geometry.ndim)
         inside = None if mask is None else mask.data[0] != 0
         return cls(fixed, moving, where, inside, labels, fixed_labels, course, points)
 
@@ -219,6 +223,8 @@ def _outcome(
     fixed, moving, transform, grid = pair.fixed, pair.moving, registration.transform, pair.fixed.geometry
     spatial_transforms.refuse_unreached(transform, moving, grid, pair.where)
     moved_labels = None if pair.labels is None else _moved_labels(pair.labels, moving, fixed, transform)
+    if pair.points is not None and (outside := _points_outside(pair.points, grid)):
+        registration = replace(registration, notes=(*registration.notes, outside))
     rows = list(_rows(registration, determinant, pair.mask, grid))
     if pair.labels is not None and pair.fixed_labels is not None and moved_labels is not None:
         before = spatial_transforms.carry_labels(pair.labels.data[0], moving.geometry, registration.first_guess, grid)
@@ -283,29 +289,27 @@ def _refuse_two_patients(ours: Image, theirs: Image, where: str) -> None:
         raise UsageError("the images are of two patients", where, remedy)
 
 
-def _points(path: Path, ndim: int) -> pd.DataFrame:
-    """The columns name, x, y[, z] of a table, coordinates as numbers."""
-    if not path.is_file():
-        raise UsageError("there is no such file", str(path), "Check the path")
-    table, needed = csv_text.read_given_table(path), ["name", *COORDINATES[:ndim]]
-    missing = [column for column in needed if column not in table.columns]
-    if missing:
-        problem = f"has no column {' and '.join(missing)}"
-        raise DatasetError(problem, str(path), f"Give the columns {', '.join(needed)}, in RAS+ mm of the fixed image")
-    texts = [csv_text.text_column(table, name, str(path)) for name in needed[1:]]
-    columns = [table_cells.numbers_in(one, strictly=True, has_codes=False).refuse_odd() for one in texts]
-    for one in columns:
-        for index in np.flatnonzero(np.isnan(one.values))[:1].tolist():
-            problem = f"{one.column.name} in {one.column.place(index)} is blank"
-            raise DatasetError(problem, str(path), "Give mm in each column")
-    return table[["name"]].assign(**{one.column.name: one.values for one in columns})
+def _points_outside(table: pd.DataFrame, grid: Geometry) -> str:
+    """How many points lie outside the fixed image, and which; empty where none does."""
+    places = _world_places(table, grid)
+    index = grid.to_index(places)
+    is_outside = ((index < -0.5) | (index > np.array(grid.shape) - 0.5)).any(axis=1)
+    if not is_outside.any():
+        return ""
+    names = errors.list_phrase(map(str, np.asarray(table["name"])[is_outside]), MOST_NAMED)
+    count = f"{np.count_nonzero(is_outside)} of {errors.count_phrase(len(table), 'point')}"
+    return f"{count} outside the fixed image ({names}): what is found for the images says nothing of these places"
+
+
+def _world_places(table: pd.DataFrame, grid: Geometry) -> Floats:
+    """(points, axes) places in the image's world; that of a picture is (row, column), and x is the column."""
+    places = table[list(COORDINATES[: grid.ndim])].to_numpy(dtype=float)
+    return places if grid.ndim > 2 else places[:, ::-1]
 
 
 def _moved_points(table: pd.DataFrame, transform: SpatialTransform, grid: Geometry) -> pd.DataFrame:
     columns = list(COORDINATES[: grid.ndim])
-    places = table[columns].to_numpy(dtype=float)
-    # A picture's world is (row, column), and x is the column.
-    places = spatial_transforms.carry_points(transform, places if grid.ndim > 2 else places[:, ::-1])
+    places = spatial_transforms.carry_points(transform, _world_places(table, grid))
     return table.assign(**dict(zip(columns, (places if grid.ndim > 2 else places[:, ::-1]).T, strict=True)))
 
 

@@ -22,7 +22,7 @@ from hilum.registration.engine import RegistrationSettings
 from hilum.registration.motion import FollowedFrames, FrameTarget
 from hilum.report import InNotebook
 from hilum.transforms import spatial_transforms
-from hilum.values import Floats, Image, Label, SpatialTransform
+from hilum.values import Floats, Geometry, Image, Label, SpatialTransform
 from hilum.values.record_schema import RecordSchema, RowsRecord
 
 MARKS = ("motion.csv", "corrected.nii.gz")
@@ -189,14 +189,25 @@ def _unit(image: Image) -> str:
 
 def _rows(image: Image, followed: FollowedFrames) -> Iterator[list[float | str | None]]:
     grid = image.geometry
-    centre = grid.corners.mean(axis=0)
     for number, (transform, note) in enumerate(zip(followed.transforms, followed.notes, strict=True)):
         vectors = spatial_transforms.to_single_field(transform, grid).vectors
         length = float(np.linalg.norm(vectors, axis=0).mean())
-        rigid: Floats = np.full(6, np.nan)
-        matrix = transform.matrix
-        if matrix is not None and grid.ndim == 3:
-            shift = matrix[:-1, :-1] @ centre + matrix[:-1, -1] - centre
-            rigid = np.concatenate([shift, motion.rotation_angles(matrix)])
+        rigid: Floats = np.full(6, np.nan) if transform.matrix is None else _rigid_motion(transform.matrix, grid)
         time = None if image.times is None else image.times[number]
         yield [number + 1, time, *rigid.tolist(), length, note]
+
+
+def _rigid_motion(matrix: Floats, grid: Geometry) -> Floats:
+    """(6,) shift of the grid's centre along x, y and z, and the turns about these in degrees.
+
+    In a picture x runs along its columns to the right and y down its rows; a turn is one from x towards y, about z.
+    """
+    centre = grid.corners.mean(axis=0)
+    moved = matrix[:-1, :-1] @ centre + matrix[:-1, -1]
+    if not grid.is_picture:
+        return np.concatenate([moved - centre, motion.rotation_angles(matrix)])
+    down, right = (grid.to_index(moved) - grid.to_index(centre)) * grid.steps
+    axes = grid.affine[:-1, :-1] / grid.steps
+    turned = np.linalg.inv(axes) @ matrix[:-1, :-1] @ axes
+    turn = np.degrees(np.arctan2(turned[0, 1], turned[1, 1]))
+    return np.array([right, down, np.nan, np.nan, np.nan, turn])
