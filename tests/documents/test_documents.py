@@ -655,3 +655,20 @@ def test_each_line_of_advice_of_a_node_is_a_promise_of_its_risk_file(tmp_path):
         "lung says 'CT' where called nodule",
         "lung says 'rescreen' where nothing else",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.916666666667, "0.917"),
+        (
+            {"value": 0.0833333333333, "low": 0.0102563412813, "high": 0.269972801558, "n": 24},
+            "0.083 (95 % interval 0.010 to 0.270, n = 24)",
+        ),
+        ({"judged": 24, "accept": 22, "by_model": {"hippocampus": {"reject": 2}}, "note": ""},
+         "judged: 24, accept: 22, by_model (hippocampus (reject: 2))"),
+        ([0.1234567, 2.0], "0.123, 2"),
+    ],
+)  # fmt: skip
+def test_figures_stand_in_cells_as_people_write_them(value, words):
+    assert document_pages.recorded_value_words(value, Metrics()) == words

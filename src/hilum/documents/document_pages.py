@@ -149,10 +149,16 @@ def recorded_value_words(value: Any, metrics: Metrics, *, briefly: bool = False)
         return figure_words(value, metrics, briefly=briefly)
     if isinstance(value, Mapping) and {"id", "text", "tests", "problems"} <= set(value):
         return _traced_words(value)
+    if is_rate(value):
+        return _rate_words(value)
     if isinstance(value, Mapping):
         return _group_words(value) if is_group(value) else _parts_words(value, metrics)
     if isinstance(value, list) and len(value) > MOST_PARTS and isinstance(value[0], Mapping):
         return f"{len(value)} entries"
+    if isinstance(value, float) and LONG_DECIMAL.fullmatch(repr(value)):
+        return wording.number_text(value)
+    if isinstance(value, list) and any(isinstance(one, float) for one in value) and len(value) <= MOST_PARTS:
+        return ", ".join(recorded_value_words(one, metrics) for one in value)
     if isinstance(value, list) and any(isinstance(one, Mapping | str) for one in value):
         return "; ".join(recorded_value_words(one, metrics, briefly=briefly).rstrip(".") for one in value)
     if isinstance(value, str) and LONG_DECIMAL.fullmatch(value):  # of a table, whose cells are texts
@@ -163,10 +169,21 @@ def recorded_value_words(value: Any, metrics: Metrics, *, briefly: bool = False)
 
 
 def _parts_words(value: Mapping[str, Any], metrics: Metrics) -> str:
-    parts = [
-        f"{key}: {recorded_value_words(part, metrics)}" for key, part in value.items() if part not in ("", None, [], {})
-    ]
+    parts = list[str]()
+    for key, part in value.items():
+        if part in ("", None, [], {}):
+            continue
+        words = recorded_value_words(part, metrics)
+        is_nested = isinstance(part, Mapping) and not (is_rate(part) or is_figure(part) or is_group(part))
+        parts.append(f"{key} ({words})" if is_nested else f"{key}: {words}")
     return ", ".join(parts) or "none"
+
+
+def _rate_words(row: Mapping[str, Any]) -> str:
+    """ "0.083 (95 % interval 0.010 to 0.270, n = 24)", of a share without the name of a metric."""
+    estimate = estimate_from_row(row)
+    number = f", n = {estimate.n}" if estimate.n else ""
+    return f"{wording.value_text(estimate)} ({wording.interval_text(estimate)}{number})"
 
 
 def _traced_words(row: Mapping[str, Any]) -> str:
@@ -194,6 +211,13 @@ def _group_words(row: Mapping[str, Any]) -> str:
 def is_group(value: Any) -> bool:
     """Whether a value is a row of `weak_groups.csv`."""
     return isinstance(value, Mapping) and {"attribute", "group", "error"} <= set(value)
+
+
+def is_rate(value: Any) -> bool:
+    """Whether a value is an estimate without the name of its metric."""
+    if not isinstance(value, Mapping) or not {"value", "low", "high"} <= set(value):
+        return False
+    return "metric" not in value and isinstance(value["value"], int | float)
 
 
 def is_figure(value: Any) -> bool:
