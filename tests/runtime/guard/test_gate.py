@@ -420,8 +420,10 @@ def test_a_gate_says_on_what_it_rests():
     assert image_gate.tail_note(gate(held_out=200, level=0.05)) == (
         "The gate refuses an image with a p-value below 0.05, by comparison with 200 cases that chose nothing."
     )
-    note = image_gate.tail_note(gate(held_out=20, exact=False))
-    assert "20 validation cases" in note and "extrapolated" in note and "approximate" in note
+    few = gate(held_out=20, exact=False)
+    note = image_gate.tail_note(few)
+    assert "20 validation cases" in note and "approximate" in note
+    assert f"extrapolated ({100 * len(few.held_out) - 1} patients are enough)" in note
 
 
 def test_a_gate_is_the_same_when_it_was_written_and_read(tmp_path):

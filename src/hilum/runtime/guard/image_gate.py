@@ -707,8 +707,11 @@ def tail_note(guard: Guard) -> str:
         return f"{lead} {whom}; what the network sees in it does not count{guard.cut_words}."
     whom = f"{fewest.words()} that chose nothing" if guard.exact else fewest.words("validation case")
     approximate = "" if guard.exact else "; these chose the checkpoint, so that the level is approximate"
-    enough = case_distances.is_enough(fewest.patients, guard.level / len(guard.held_out))
-    tail = "" if enough else "; they are too few for so small a p, which is extrapolated"
+    smallest = guard.level / len(guard.held_out)
+    tail = ""
+    if not case_distances.is_enough(fewest.patients, smallest):
+        needed = f"{math.ceil(1 / smallest - 1):,} patients are enough"
+        tail = f"; they are too few for so small a p, which is extrapolated ({needed})"
     return f"{lead} {whom}{tail}{approximate}{guard.cut_words}."
 
 
