@@ -93,6 +93,13 @@ def test_a_folder_is_dicom_and_so_is_a_name_without_suffix(tmp_path: Path) -> No
     )
 
 
+def test_what_is_no_image_is_not_written_and_named_in_a_sentence(tmp_path: Path) -> None:
+    for wrong in (np.zeros((3, 3)), None, "image.png"):
+        with pytest.raises(UsageError, match="image: is"):
+            file_formats.write(wrong, tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_path_that_is_not_there_is_wrong_use(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone\.nii: there is no such file or folder"):
         file_formats.read(tmp_path / "gone.nii")

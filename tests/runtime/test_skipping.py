@@ -196,3 +196,14 @@ def test_marks_in_the_air_are_found_and_those_at_the_skin_are_none():
     assert not mask.leaves_out(skin.astype(np.uint8))
     skin[-1, -1, -1] = True
     assert mask.leaves_out(skin.astype(np.uint8))
+
+
+def test_what_is_no_number_or_has_no_end_does_not_move_the_border_of_a_body():
+    image = scan()
+    odd = image.data.copy()
+    odd[0, -4:, -4:, -4:], odd[0, -1, 0, -1] = np.nan, -np.inf
+    with np.errstate(all="raise"):
+        mask, odd_mask = coarse_mask.body_of(image), coarse_mask.body_of(Image(odd, image.geometry))
+        assert coarse_mask.body_of(Image(np.full_like(odd, np.nan), image.geometry)) is None
+    assert mask is not None and odd_mask is not None
+    assert_array_equal(odd_mask.inside, mask.inside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import nibabel
 import numpy as np
@@ -52,6 +53,16 @@ def test_an_empty_scan_among_others_is_named_and_the_others_are_written(volumes,
         "a_enhanced.nii.gz",
         "b_enhanced.nii.gz",
     ]
+
+
+def test_voxels_that_are_no_numbers_are_left_out_of_what_changed_without_a_warning(volumes, tmp_path):
+    values = 100 + np.random.default_rng(0).normal(0, 5, (16, 14, 12)).astype(np.float32)
+    values[0, 0, 0] = np.inf
+    nibabel.Nifti1Image(values, np.diag([1, 1, 2, 1])).to_filename(volumes / "a.nii.gz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        result = hilum.enhance(volumes, method="tv", out=tmp_path / "out")
+    assert all(0 < row["change"] < 10 for row in result.cases)
 
 
 def test_a_colour_picture_keeps_its_channels(tmp_path):

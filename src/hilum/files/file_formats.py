@@ -15,7 +15,7 @@ from hilum.errors import FormatError, HilumError, UsageError
 from hilum.files import label_table
 from hilum.files.format_options import Format, FormatEntry, ImageOptions, ReadOptions
 from hilum.files.storage import atomic
-from hilum.values import Image, Label, LazyMapping
+from hilum.values import Image, Label, LazyMapping, argument_kinds
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".tar", ".tgz", ".zip", ".7z", ".rar")
 VALUES = ("Geometry", "Image")  # by which their own errors are headed
@@ -228,9 +228,11 @@ def write(image: Image, path: str | Path, *, overwrite: bool = False) -> None:
     """The image in the format that the path's suffix names, whole or not at all.
 
     The names of a label map's values stand in a table next to it where the format has no place for them.
-    Raises FormatError for what the format cannot hold, UsageError for an unknown suffix or an existing file.
+    Raises FormatError for what the format cannot hold, UsageError for an unknown suffix, an existing file and what is
+    no image.
     """
-    path = Path(path)
+    argument_kinds.fitting_argument("image", Image, image)
+    path = Path(argument_kinds.fitting_argument("path", str | Path, path))
     suffix = suffix_of(path)
     name = next((name for name, entry in format_entries().items() if suffix in entry.suffixes), None)
     writer = load_format(name).write if name else None

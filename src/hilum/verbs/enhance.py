@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -207,10 +208,12 @@ def _by_model(model: Model, folder: Path | None, case: Case) -> Iterator[Enhance
 
 
 def _change(before: Image, after: Image) -> float:
-    """Root of the mean squared difference of the channels that both have."""
+    """Root of the mean squared difference of the channels that both have, where both are numbers; else NaN."""
     count = min(len(before.data), len(after.data))
-    apart = after.data[:count].astype(np.float64) - before.data[:count]
-    return float(np.sqrt(np.mean(apart[np.broadcast_to(before.valid, before.shape)[:count]] ** 2)))
+    pairs = np.stack([before.data[:count], after.data[:count]]).astype(np.float64)
+    is_known = np.broadcast_to(before.valid, before.shape)[:count] & np.isfinite(pairs).all(axis=0)
+    apart = np.diff(pairs[:, is_known], axis=0)
+    return float(np.sqrt(np.mean(apart**2))) if apart.size else math.nan
 
 
 def _page(result: EnhancementResult, pictures: Sequence[Figure]) -> ReportPage:

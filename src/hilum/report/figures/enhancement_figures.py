@@ -24,7 +24,8 @@ def stages_with_residual(stages: Sequence[tuple[str, Image]], title: str) -> Fig
     base, *others = (display.view_of(image) for _, image in stages)
     views = [base, *(replace(one, low=base.low, high=base.high) for one in others)]
     half = (base.high - base.low) / 2
-    residual = np.subtract(views[-1].values, base.values, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # of two infinite values nobody knows the difference: it is NaN
+        residual = np.subtract(views[-1].values, base.values, dtype=np.float64)
     views.append(replace(base, values=residual, low=-half, high=half))
     size = base.grid.shape
     plane = max(display.screen_planes(base.grid), key=lambda one: size[one.across] * size[one.down])

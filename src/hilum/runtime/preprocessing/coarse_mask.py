@@ -182,9 +182,15 @@ MASKS: Mapping[Outside, Callable[[Image], CoarseMask | None]] = {"air": body_of}
 
 
 def threshold(values: Floats) -> float | None:
-    """A number half-way from the darkest of distinct kinds to where it ends, in square roots; None of one kind."""
-    lowest, highest = float(values.min()), np.percentile(values, BRIGHT)
-    scaled = np.sqrt(np.minimum(values, highest) - lowest).ravel()  # so that bright organs do not hide a dim body
+    """A number half-way from the darkest of distinct kinds to where it ends, in square roots; None of one kind.
+
+    What is no number, or has no end, is of no kind.
+    """
+    measured = values[np.isfinite(values)]
+    if not measured.size:
+        return None
+    lowest, highest = float(measured.min()), np.percentile(measured, BRIGHT)
+    scaled = np.sqrt(np.minimum(measured, highest) - lowest)  # so that bright organs do not hide a dim body
     found = None
     for _ in range(ROUNDS):
         limit, between = _parted(scaled)
