@@ -215,7 +215,7 @@ def test_a_table_of_groups_joins_the_cases_that_an_evaluation_scores_and_needs_n
     assert set(rows["judged"]) == {"too few to judge"}
     assert [name for name in pd.read_csv(out / "cases.csv") if name.startswith("covariate_")] == ["covariate_sex"]
     found = json.loads((out / "fairness.json").read_text())
-    assert {gap["metric"] for gap in found["gaps"]} == {"dice"}
+    assert {gap["metric"] for gap in found["gaps"]} == {"dice", "abstention"}
     assert (found["groups"], found["exploratory"]) == ("sex", ["sex"])
     assert "Groups of people" in (out / "report.html").read_text()
 

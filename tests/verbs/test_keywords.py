@@ -20,7 +20,7 @@ from matrices import thinned
 VERBS = sorted(name for name in hilum.__all__ if inspect.isfunction(getattr(hilum, name)))
 # They take no keyword, or stand in rooms below, where Python's own message has to do.
 WITHOUT = {"change_status", "describe_networks", "describe_weights", "list_networks", "load", "read_transform"}
-WITHOUT |= {"operator", "write", "write_transform"}
+WITHOUT |= {"doctor", "info", "operator", "write", "write_transform"}
 
 
 @pytest.mark.parametrize("verb", thinned(8, [name for name in VERBS if name not in WITHOUT]))

@@ -91,5 +91,5 @@ def reader_warnings(prediction: Prediction, case: Case) -> list[Problem]:
     noted = [Problem.warning(f"{case.id}: {note}", (case.id,)) for note in prediction.notes]
     if prediction.abstained is None:
         return noted
-    remedy = "Look at the image; --abstain mark gives its results all the same"
+    remedy = "Look at the image and at what is stated of its patient; --abstain mark gives its results all the same"
     return [Problem.warning(f"{case.id}: refused: {prediction.abstained}", (case.id,), remedy=remedy), *noted]
