@@ -126,5 +126,10 @@ def test_of_few_numbers_one_in_another_unit_is_named_and_odd_ones_are_not():
     assert problem.what.startswith(
         "height is 172, far outside of the others, which lie between 1.58 and 1.8; divided by"
     )
+    # Of all people the smallest: in metres it lies beyond the few others.
+    smallest = {str(value): value for value in (1.93, 1.74, 1.84, 157.0, 1.64, 1.79, 1.70, 1.83)}
+    [problem] = number_checks.number_problems("height", smallest)
+    assert problem.cases == ("157.0",)
+    assert "divided by 100 it is 1.57" in problem.what
     assert not list(number_checks.number_problems("size", {str(n): float(n) for n in (3, 5, 4, 8, 2, 18)}))
     assert not list(number_checks.number_problems("size", {"a": 1.0, "b": 1.1, "c": 100.0}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -102,9 +103,14 @@ def _in_another_unit(name: str, numbers_of: Mapping[str, float]) -> Iterator[Pro
         if len(others) < FEWEST_OTHERS or others.std() == 0:
             continue
         known = KnownRange(others.min(), others.max(), float(others.mean()), float(others.std()))
-        if known.unit_factors(number) and (reason := known.why_far(number, "the others")):
+        # Few others do not reach as far as all people do: the smallest of all may be the one in another unit.
+        room = (known.high - known.low) / 2
+        factors = replace(known, low=known.low - room, high=known.high + room).unit_factors(number)
+        reason = known.why_far(number, "the others")
+        if factors and reason:
+            words = reason if known.unit_factors(number) else f"{reason}; {factors[0]}"
             yield Problem.warning(
-                f"{name} is {number:g}, {reason}",
+                f"{name} is {number:g}, {words}",
                 (case,),
                 "the model learns from a value that means something else",
                 "Look at it, and bring all to one unit",
