@@ -78,7 +78,7 @@ def test_a_link_is_refused(zipped, tmp_path):
 
 
 def test_an_archive_that_would_fill_a_disk_is_refused_unopened(zipped, tmp_path):
-    small = with_entry(zipped, tmp_path / "bad.zip", "tiny/zeros", bytes(30 * 2**20))
+    small = with_entry(zipped, tmp_path / "bad.zip", "tiny/zeros", bytes(90 * 2**20))
     assert small.stat().st_size < 2**20
     with pytest.raises(IntegrityError, match="attack"):
         model_files.load(small, "cpu")

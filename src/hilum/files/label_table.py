@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -70,7 +71,8 @@ def own_tables(path: Path) -> tuple[Path, ...]:
     stem = table.name.removesuffix(TABLE)
     names = [table.name, *(f"{stem}{end}" for end in OTHER_TABLES if stem.endswith("dseg") or end != OF_BIDS)]
     tables = (path.with_name(name) for name in names)
-    return tuple(table for table in tables if table.is_file())[:1]
+    # `Path.is_file` raises for a name that is longer than the disk takes, as one made of a long name may be.
+    return tuple(table for table in tables if os.path.isfile(table))[:1]  # noqa: PTH113
 
 
 def find_labels(path: Path) -> tuple[Label, ...]:
