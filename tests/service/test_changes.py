@@ -211,9 +211,7 @@ def test_what_is_no_package_or_no_model_of_the_node_is_refused(node, made, tmp_p
 
 @pytest.mark.parametrize(("share", "until"), [(0, "2100-01-01"), (1, "2100-01-01"), (0.2, "2020-01-01"), (0.2, "soon")])
 def test_a_split_without_a_share_or_a_day_to_come_is_refused(tmp_path, share, until):
-    with pytest.raises(
-        UsageError, match=r"is not (more|less) than|is over|is no day"
-    ):
+    with pytest.raises(UsageError, match=r"is not (more|less) than|is over|is no day"):
         hilum.split_change(tmp_path, tmp_path, check=tmp_path, share=share, until=until)
 
 
