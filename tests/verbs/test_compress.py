@@ -206,7 +206,7 @@ def test_a_narrower_network_learns_from_the_model_and_is_priced_beside_it(studen
         ({"methods": ("int2",)}, UsageError, "no method 'int2'.*Choose from int8"),
         ({"methods": ("int8", "recertify")}, UsageError, "makes nothing anew"),
         ({"samples": 999}, UsageError, r"for 999 samples.*--samples \d"),
-        ({"loss": 0.0}, UsageError, "not a valid margin"),
+        ({"loss": 0.0}, UsageError, "loss: 0.0 is not more than 0"),
         ({"resume": True}, UsageError, "no unfinished compression"),
     ],
 )

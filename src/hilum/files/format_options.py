@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from annotated_types import Gt
 
 from hilum.errors import FormatError, UsageError
 from hilum.values import Array, FactRule, Image, Setting, grid_geometry
@@ -40,7 +39,7 @@ class FileChoices:
         Setting("Directions in which the axes of volumes grow whose files state none, such as RAS or LPS.", "LETTERS"),
     ] = None
     mm_per_pixel: Annotated[
-        float | None, Gt(0), Setting("Size of a pixel (mm) of slides and pictures whose files state none.", "MM")
+        float | None, Setting("Size of a pixel (mm) of slides and pictures whose files state none.", "MM")
     ] = None
     pages: Annotated[Pages | None, Setting("Pages of a TIFF as channels of one picture: bands.", "NAME")] = None
     fill_missing: Annotated[bool, Setting("Accept a series with missing slices; they become padding.")] = False

@@ -330,8 +330,10 @@ def _plain(cell: str) -> str:
 
 
 def _form(mark: str, grouping: str) -> re.Pattern[str]:
-    whole = rf"\d+|[1-9]\d{{0,2}}(?P<mark>[{grouping}'\u2019 ])\d{{3}}(?:(?P=mark)\d{{3}})*"
-    return re.compile(rf"[+-]?(?:(?:{whole})(?:{mark}\d+)?|{mark}\d+|\d+\.)(?:e[+-]?\d+)?", re.IGNORECASE)
+    # Nobody parts thousands of a number with an exponent: 7.780E+01 has decimals.
+    plain = rf"(?:\d+(?:{mark}\d+)?|{mark}\d+|\d+\.)(?:e[+-]?\d+)?"
+    in_thousands = rf"[1-9]\d{{0,2}}(?P<mark>[{grouping}'\u2019 ])\d{{3}}(?:(?P=mark)\d{{3}})*(?:{mark}\d+)?"
+    return re.compile(rf"[+-]?(?:{plain}|{in_thousands})", re.IGNORECASE)
 
 
 PLAIN = re.compile(r"-?\d+(?:\.\d+)?")
