@@ -17,6 +17,7 @@ from dicom_objects import picture
 from hilum.errors import FormatError
 from hilum.files import file_formats
 from hilum.files.dicom.reading import colour_spaces, pixel_decoding
+from jpeg_streams import AS_RGB, AS_YCBCR, JFIF, SQUARE, adobe, stream
 
 Pixels = np.ndarray[Any, Any]
 RNG = np.random.default_rng(4)
@@ -121,3 +122,68 @@ def test_a_note_says_where_a_jpeg_2000_stream_and_its_header_disagree_on_colours
     )
     if photometric != "YBR_FULL":
         assert_array_equal(image.data, np.moveaxis(pixels, -1, 0))
+
+
+def image_of_stream(folder, syntax, coded, photometric):
+    dataset = picture(SQUARE, syntax=syntax, encoded=[coded], PhotometricInterpretation=photometric)
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.4"
+    pydicom.dcmwrite(folder / "a.dcm", dataset, enforce_file_format=True)
+    return file_formats.read(folder / "a.dcm")
+
+
+LOSSY, LOSSLESS, LOSSLESS_2000 = (f"1.2.840.10008.1.2.4.{number}" for number in (50, 70, 90))
+YCBCR, RED_GREEN_BLUE = "luminance with chrominance", "red, green and blue"
+NAMES = "the names of its components"
+
+
+@pytest.mark.parametrize(
+    ("coded", "photometric", "colours", "stated"),
+    [
+        # A stream that says nothing is what its header says.
+        (stream(), "RGB", AS_RGB, ""),
+        (stream(), "YBR_FULL_422", AS_YCBCR, ""),
+        # One that does is believed, by the order of libjpeg: JFIF, Adobe, names of components, their sizes.
+        (stream(JFIF), "RGB", AS_YCBCR, f"{YCBCR} (JFIF)"),
+        (stream(JFIF, adobe(0)), "RGB", AS_YCBCR, f"{YCBCR} (JFIF)"),
+        (stream(JFIF, names=b"RGB"), "YBR_FULL_422", AS_YCBCR, ""),
+        (stream(adobe(0)), "YBR_FULL_422", AS_RGB, f"{RED_GREEN_BLUE} (Adobe's marker)"),
+        (stream(adobe(1)), "RGB", AS_YCBCR, f"{YCBCR} (Adobe's marker)"),
+        (stream(adobe(2)), "RGB", AS_YCBCR, f"{YCBCR} (Adobe's marker)"),
+        (stream(adobe(1), names=b"RGB"), "YBR_FULL_422", AS_YCBCR, ""),
+        (stream(names=b"RGB"), "YBR_FULL_422", AS_RGB, f"{RED_GREEN_BLUE} ({NAMES})"),
+        (stream(coarser=True), "RGB", AS_YCBCR, f"{YCBCR} (its coarser chrominance)"),
+    ],
+)
+def test_a_lossy_jpeg_stream_that_states_its_colours_is_believed(tmp_path, coded, photometric, colours, stated):
+    image = image_of_stream(tmp_path, LOSSY, coded, photometric)
+    assert_allclose(image.data[:, 8, 8], colours, atol=2)
+    expected = f"the header states {photometric} and its JPEG stream {stated}: the stream is believed"
+    assert [note for note in image.notes if "believed" in note] == ([expected] if stated else [])
+
+
+@pytest.mark.parametrize(
+    ("coded", "photometric", "colours", "believed"),
+    [
+        (stream(lossless=True), "RGB", AS_RGB, ""),
+        (stream(lossless=True), "YBR_FULL", AS_YCBCR, ""),
+        (stream(JFIF, lossless=True), "RGB", AS_RGB, f"{YCBCR} (JFIF): the header"),
+        (stream(JFIF, lossless=True), "YBR_FULL", AS_YCBCR, ""),
+        (stream(adobe(1), lossless=True), "RGB", AS_RGB, f"{YCBCR} (Adobe's marker): the header"),
+        (stream(lossless=True, names=b"RGB"), "YBR_FULL_422", AS_RGB, f"{RED_GREEN_BLUE} ({NAMES}): the stream"),
+    ],
+)
+def test_a_lossless_jpeg_stream_is_what_its_header_says_but_for_names_of_colours(
+    tmp_path, coded, photometric, colours, believed
+):
+    image = image_of_stream(tmp_path, LOSSLESS, coded, photometric)
+    assert_allclose(image.data[:, 8, 8], colours, atol=1)
+    expected = f"the header states {photometric} and its JPEG stream {believed} is believed"
+    assert [note for note in image.notes if "believed" in note] == ([expected] if believed else [])
+
+
+@pytest.mark.parametrize("photometric", ["YBR_FULL", "RGB"])
+def test_the_colours_of_a_jp2_file_are_undone_once(tmp_path, photometric):
+    coded = imagecodecs.jpeg2k_encode(SQUARE, level=0, codecformat="jp2", mct=False, colorspace="SYCC")
+    image = image_of_stream(tmp_path, LOSSLESS_2000, coded, photometric)
+    assert_allclose(image.data[:, 8, 8], AS_YCBCR, atol=2)
+    assert any("sYCC: that file is believed" in note for note in image.notes) == (photometric == "RGB")

@@ -22,6 +22,7 @@ from hilum.files import file_formats
 from hilum.files.format_options import ReadOptions
 from hilum.files.slides import openslide_reading, slide_writing, tiled_levels
 from hilum.values import Label
+from jpeg_streams import AS_RGB, AS_YCBCR, JFIF, SQUARE, adobe, stream
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
 
@@ -142,6 +143,32 @@ def test_a_jpeg_2000_slide_that_states_subsampled_colours_is_refused(tmp_path, d
     dataset.save_as(path)
     with pytest.raises(FormatError, match="no JPEG 2000 stream holds"):
         read(dicom)
+
+
+@pytest.mark.parametrize(
+    ("coded", "photometric", "colours", "is_alike"),
+    [
+        (stream(coarser=True), "RGB", AS_YCBCR, False),
+        (stream(JFIF), "RGB", AS_YCBCR, False),
+        (stream(adobe(0)), "YBR_FULL_422", AS_RGB, False),
+        (stream(), "RGB", AS_RGB, True),
+        (stream(), "YBR_FULL_422", AS_YCBCR, True),
+    ],
+)
+def test_tiles_have_the_colours_that_any_other_dicom_picture_would_have(
+    tmp_path, data, coded, photometric, colours, is_alike
+):
+    template = data / "dicom" / "files" / "highdicom_sm_image.dcm"
+    [path] = simulated_slides.write_dicom(tmp_path / "slide", [SQUARE], template, tile=len(SQUARE)).iterdir()
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
+    dataset.PhotometricInterpretation = photometric
+    dataset.PixelData = encapsulate([coded])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(path)
+    image = read(path.parent)
+    assert_allclose(image.pixels[:, 8:9, 8:9].ravel(), colours, atol=2)
+    assert any("is believed" in note for note in image.notes) != is_alike
 
 
 SMALL = PIXELS[:300, :400]  # twelve tiles of 128 pixels, in three rows

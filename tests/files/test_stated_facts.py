@@ -106,6 +106,10 @@ TESTED = {
     + "the_parts_of_a_concatenation_are_one_volume_and_one_of_them_alone_is_refused",
     ("DICOM", "a part of a concatenation alone"): DICOM
     + "the_parts_of_a_concatenation_are_one_volume_and_one_of_them_alone_is_refused",
+    ("DICOM", "colours of which header and stream state different models"): "tests/files/test_dicom_colour.py::"
+    "test_a_lossy_jpeg_stream_that_states_its_colours_is_believed",
+    ("TIFF", "colours of which tag and JPEG stream state different models"): TIFF
+    + "where_tag_and_jpeg_stream_state_different_colours_a_note_says_which_is_believed",
     ("DICOM", "bytes behind the pixels"): "tests/files/test_dicom_pixels.py::"
     "test_bytes_behind_the_pixels_that_are_no_row_or_column_are_left_out_with_a_note",
     ("DICOM slides", "places of frames"): SLIDES + "the_parts_of_a_concatenation_are_one_slide",

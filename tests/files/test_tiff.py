@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from hilum.errors import FormatError
 from hilum.files import file_formats
 from hilum.values import Geometry, Image
+from jpeg_streams import AS_RGB, AS_YCBCR, JFIF, SQUARE, adobe, stream
 
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 sizes = st.floats(0.01, 20)
@@ -341,3 +342,28 @@ def test_a_damaged_file_is_refused_and_the_library_says_nothing_beside_it(tmp_pa
     with pytest.raises(FormatError, match="holds no picture"):
         file_formats.read(tmp_path / "a.tif")
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("coded", "tag", "colours", "believed"),
+    [
+        (stream(), "RGB", AS_RGB, ""),
+        (stream(), "YCBCR", AS_YCBCR, ""),
+        (stream(JFIF), "YCBCR", AS_YCBCR, ""),
+        (stream(JFIF), "RGB", AS_YCBCR, "luminance with chrominance (JFIF): the stream"),
+        (stream(coarser=True), "RGB", AS_YCBCR, "luminance with chrominance (its coarser chrominance): the stream"),
+        (stream(adobe(1)), "RGB", AS_RGB, "luminance with chrominance (Adobe's marker): the tag"),
+        (stream(adobe(0)), "YCBCR", AS_RGB, "red, green and blue (Adobe's marker): the stream"),
+    ],
+)
+def test_where_tag_and_jpeg_stream_state_different_colours_a_note_says_which_is_believed(
+    tmp_path, coded, tag, colours, believed
+):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, iter([coded]), shape=SQUARE.shape, dtype="uint8", photometric="rgb", compression="jpeg")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["PhotometricInterpretation"].overwrite(int(tifffile.PHOTOMETRIC[tag]))
+    image = file_formats.read(path)
+    assert_allclose(image.data[:, 8, 8], colours, atol=2)
+    expected = f"its tag states {tag} and its JPEG stream {believed} is believed"
+    assert [note for note in image.notes if "believed" in note] == ([expected] if believed else [])

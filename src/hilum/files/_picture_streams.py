@@ -13,9 +13,14 @@ from dataclasses import dataclass
 
 JPEG, CODESTREAM, PNG = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\x89PNG\r\n\x1a\n"
 JP2 = b"\x00\x00\x00\x0cjP  \r\n\x87\n"
+SYCC = b"\x01\0\0\0\0\0\x12"  # an enumerated colour space: method 1, number 18
 JPEG_XL, JPEG_XL_BOXES = b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n"
 STARTS_OF_FRAME = (0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7)
 LOSSLESS = (0xC3, 0xC7, 0xCB, 0xCF)
+APP0, APP14 = 0xE0, 0xEE  # where JFIF and Adobe state what the components are
+RGB, YCBCR = "RGB", "YCBCR"
+MODELS = {RGB: "red, green and blue", YCBCR: "luminance with chrominance"}
+OF_ADOBE, OF_NAMES = "Adobe's marker", "the names of its components"
 START_OF_SCAN, END_OF_IMAGE, PARAMETERS, OVERSIZE = 0xDA, 0xD9, 0xF8, 4
 # Markers without a length; none belongs between the start of a stream and its first scan.
 BARE = (0x01, *range(0xD0, 0xDA))
@@ -66,6 +71,11 @@ class JpegFrame:
     size: StatedSize
     components: tuple[tuple[int, int], ...]
 
+    @property
+    def names(self) -> str:
+        """The names of all components as letters."""
+        return "".join(chr(name) for name, _ in self.components)
+
 
 def start_of_frame(stream: bytes) -> tuple[int, JpegFrame]:
     """(marker, frame header) of a JPEG or JPEG-LS stream. Raises ValueError without one before the first scan."""
@@ -77,6 +87,39 @@ def start_of_frame(stream: bytes) -> tuple[int, JpegFrame]:
             components = tuple((body[6 + 3 * n], body[7 + 3 * n]) for n in range(count))
             return code, JpegFrame(StatedSize(rows, columns, count, bits), components)
     raise ValueError("no JPEG stream")
+
+
+@dataclass(frozen=True)
+class StatedColours:
+    """The colour model that a JPEG stream states of itself, and the words for where it does.
+
+    model: RGB or YCBCR
+    """
+
+    model: str
+    where: str
+
+
+def stated_colours(stream: bytes) -> StatedColours | None:
+    """The colour model of three JPEG components as their stream states it; None where it states none.
+
+    JFIF, which is luminance with chrominance by its standard, goes before Adobe's marker, and both go before the names
+    of the components: the order of libjpeg. Chrominance that is coarser shows itself.
+    """
+    _, frame = start_of_frame(stream)
+    if frame.size.samples != 3:
+        return None
+    segments = list(segments_of_jpeg(stream))
+    if any(code == APP0 and body.startswith(b"JFIF\0") for code, body in segments):
+        return StatedColours(YCBCR, "JFIF")
+    transforms = [body[11] for code, body in segments if code == APP14 and body[:5] == b"Adobe" and len(body) >= 12]
+    if transforms:
+        return StatedColours(YCBCR if transforms[0] else RGB, OF_ADOBE)
+    if frame.names == RGB:
+        return StatedColours(RGB, OF_NAMES)
+    if len({sampling for _, sampling in frame.components}) > 1:
+        return StatedColours(YCBCR, "its coarser chrominance")
+    return None
 
 
 def has_end(stream: bytes) -> bool:
@@ -110,6 +153,14 @@ def _codestream_of_jpeg_2000(stream: bytes) -> bytes:
     if not stream.startswith(CODESTREAM) or len(stream) < 43:
         raise ValueError("no JPEG 2000 codestream")
     return stream
+
+
+def is_sycc(stream: bytes) -> bool:
+    """Whether the boxes of a JP2 file state luminance with chrominance (sYCC), T.800 I.5.3.3; a codec undoes it."""
+    if not stream.startswith(JP2):
+        return False
+    inner = dict(_boxes(dict(_boxes(stream)).get(b"jp2h", b"")))
+    return inner.get(b"colr", b"")[:7] == SYCC
 
 
 def _jpeg_2000(stream: bytes) -> StatedSize:

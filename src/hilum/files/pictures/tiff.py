@@ -26,7 +26,7 @@ import tifffile
 
 from hilum import errors
 from hilum.errors import FormatError, HilumError
-from hilum.files import _picture_streams, _voxel_files, format_options, label_table, pixel_aspect
+from hilum.files import _picture_streams, _tiff_colours, _voxel_files, format_options, label_table, pixel_aspect
 from hilum.files._picture_streams import JPEG as JPEG_START
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.pictures import imagej_header, plain_picture
@@ -88,6 +88,7 @@ FACTS = (
     FactRule(OF_OME, "named", "regions of interest"),
     FactRule("TIFF", "read", "a size below 10 µm a pixel in its resolution"),
     FactRule("TIFF", "named", "pixels that are not square"),
+    FactRule("TIFF", "named", "colours of which tag and JPEG stream state different models"),
     FactRule("TIFF", "named", "pages that are a smaller copy or a mask of another (NewSubfileType)"),
 )
 
@@ -249,6 +250,7 @@ def _image(
     notes = list(described.notes)
     page, axes = part.keyframe, part.axes
     _refuse_colours(page, path)
+    notes += _tiff_colours.settle(page)
     _check_decoded(part, path)
     if options.pages == "bands":
         axes = _bands_first(axes, part.shape, path)

@@ -16,7 +16,8 @@ from hilum.errors import FormatError
 from hilum.files.dicom import tags
 from hilum.files.dicom.elements import DicomDataset
 from hilum.files.dicom.header_reading import Header
-from hilum.files.dicom.reading import colour_spaces, concatenations
+from hilum.files.dicom.reading import colour_spaces, concatenations, pixel_decoding, pixel_layout, stream_colours
+from hilum.files.dicom.reading.pixel_layout import PixelLayout
 from hilum.files.dicom.uids import JPEG_2000
 from hilum.files.slides import tiled_levels
 from hilum.files.slides.tiled_levels import GLASS, TiledLevel
@@ -53,7 +54,10 @@ def read_slide(heads: Sequence[Header], where: str) -> Image:
     _, finest_places, [finest, *_] = ordered[0]
     spacing = _spacing(finest.dataset, finest.where)
     paths = [str(head.path) for *_, parts in ordered for head in parts]
-    notes = tiled_levels.unscanned_note(finest_places.missing_share)
+    notes = (
+        *tiled_levels.unscanned_note(finest_places.missing_share),
+        *stream_colours.contradiction_notes(finest, finest_places.layout),
+    )
     notes = (*notes, f"its {', '.join(sorted(left_out))} was left out") if left_out else notes
     return tiled_levels.slide_image([level for level, *_ in ordered], spacing, Source("slide", tuple(paths)), notes)
 
@@ -65,6 +69,7 @@ class TilePlaces:
     parts:   of the object: the file as it is now, and how many frames are before those of this one
     shape:   (rows, columns) of the matrix
     tile:    (rows, columns) of a frame
+    layout:  of a frame's pixels
     corners: (frames, 2) row and column of each frame's first pixel, from 0; None where they lie tile after tile
     absent:  colour of what no frame covers
     """
@@ -72,6 +77,7 @@ class TilePlaces:
     parts: tuple[tuple[tuple[Any, ...], int], ...]
     shape: tuple[int, int]
     tile: tuple[int, int]
+    layout: PixelLayout
     corners: NDArray[np.intp] | None = None
     absent: tuple[int, int, int] = (GLASS,) * 3
 
@@ -98,8 +104,8 @@ class TilePlaces:
     def read_frame(self, number: int) -> Array:
         """(rows, columns, 3) of a frame, counted through all parts from 0."""
         key, before = next((key, before) for key, before in reversed(self.parts) if before <= number)
-        frame = _opened(key).get_frame(number - before + 1, dtype=np.uint8, apply_icc_profile=False)
-        return np.asarray(frame)
+        stored = _opened(key).get_raw_frame(number - before, as_index=True)
+        return pixel_decoding.decode_colour_frame(stored, self.layout, number - before, key[0])
 
 
 def _level(parts: Sequence[Header]) -> tuple[TiledLevel, TilePlaces]:
@@ -117,12 +123,15 @@ def _level(parts: Sequence[Header]) -> tuple[TiledLevel, TilePlaces]:
         # PS3.5 8.2.4; the dicomizer of orthanc-wsi 1.1 says so of streams that are red, green and blue
         problem = f"states {SUBSAMPLED}, which no JPEG 2000 stream holds: its colours cannot be known"
         raise FormatError(problem, head.where, "Write the slide anew, uncompressed or as JPEG")
-    places = _tile_places(parts, (rows, columns), (tile_rows, tile_columns))
+    layout = pixel_layout.layout_from_header(head.dataset, head.where)
+    if layout.dtype != np.uint8:
+        raise FormatError(f"is a slide with {layout.allocated} bits a sample", head.where, "Convert it to 8 bits")
+    places = _tile_places(parts, (rows, columns), layout)
     key = tuple(key for key, _ in places.parts)
     return TiledLevel(key, (rows, columns), (tile_rows, tile_columns), partial(_read_tile, places)), places
 
 
-def _tile_places(parts: Sequence[Header], shape: tuple[int, int], tile: tuple[int, int]) -> TilePlaces:
+def _tile_places(parts: Sequence[Header], shape: tuple[int, int], layout: PixelLayout) -> TilePlaces:
     """The places of an object's frames, as it is tiled in full or states them; PS3.3 C.7.6.17.3.
 
     Raises FormatError where frames and tiles are not as many, and for a frame without its place.
@@ -136,7 +145,7 @@ def _tile_places(parts: Sequence[Header], shape: tuple[int, int], tile: tuple[in
     corners = _stated_corners(parts, frames)
     lab = tags.numbers(head.dataset, "RecommendedAbsentPixelCIELabValue", head.where, 3)
     absent = (GLASS,) * 3 if lab is None else colour_spaces.rgb_of_cielab(lab)
-    places = TilePlaces(tuple(keys), shape, tile, corners, absent)
+    places = TilePlaces(tuple(keys), shape, (layout.rows, layout.columns), layout, corners, absent)
     needed = places.tiles[0] * places.tiles[1]
     if corners is None and frames < needed:
         number = tags.whole_number(head.dataset, "InConcatenationNumber", head.where)

@@ -16,7 +16,7 @@ import numpy as np
 import tifffile
 
 from hilum.errors import FormatError
-from hilum.files import _picture_streams
+from hilum.files import _picture_streams, _tiff_colours
 from hilum.files.slides import tiled_levels
 from hilum.files.slides.tiled_levels import COLOUR, GLASS, TiledLevel
 from hilum.values import Array, Image, Source
@@ -93,6 +93,7 @@ def read_slide(
     ]
     names = COLOUR if first.samplesperpixel == len(COLOUR) else ("0",)
     source = Source("slide", (str(path),))
+    notes = (*notes, *_tiff_colours.settle(first))
     if names == COLOUR:  # a tile without bytes is the background of any other map
         empty = sum(not count for count in first.databytecounts) / len(first.databytecounts)
         notes = (*notes, *tiled_levels.unscanned_note(empty))
@@ -117,6 +118,7 @@ def _pages_of(key: tuple[Any, ...]) -> list[tifffile.TiffPage]:
     with tifffile.TiffFile(key[0], is_ndtiff=False, is_mmstack=False) as file:
         pages = level_pages(file)
         for page in pages:
+            _tiff_colours.settle(page)
             _ = page.decode, page.jpegtables  # found while the file is open
         return pages
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilum.files import _picture_streams
-from hilum.files._picture_streams import LOSSLESS, StatedSize
+from hilum.files._picture_streams import RGB, StatedSize
+from hilum.files.dicom.reading import stream_colours
 from hilum.files.dicom.uids import CODED, DEFLATED_IMAGE_FRAME, JPEG, JPEG_2000, JPEG_LS, JPEG_XL, MARKED, RLE
 
 Samples = NDArray[Any]
@@ -28,7 +29,7 @@ def decompress(
     frame: bytes, *, syntax: str, rows: int, columns: int, samples: int, bits: int, photometric: str
 ) -> Samples:
     """One frame, (rows, columns) or (rows, columns, samples), as the codec gives it; colour streams of JPEG and
-    JPEG 2000 as RGB where the codec undoes the colour transform, see `photometric_after`.
+    JPEG 2000 as RGB where the codec undoes the colour transform, see `stream_colours`.
 
     bits: Bits Allocated; 1 for packed masks
     Raises ValueError for a frame that cannot be decoded; the caller knows the file.
@@ -63,26 +64,6 @@ def keeps_stored_words(syntax: str) -> bool:
     return syntax in (RLE, DEFLATED_IMAGE_FRAME)
 
 
-def photometric_after(frame: bytes, syntax: str, photometric: str) -> str:
-    """The photometric interpretation of what `decompress` gives.
-
-    Lossy JPEG streams become RGB by their own markers; JPEG 2000 undoes its component transform (YBR_RCT and
-    YBR_ICT, PS3.5 8.2.4) but not a YBR_FULL that was there before; JPEG XL gives RGB.
-    """
-    undone = photometric in ("YBR_RCT", "YBR_ICT", "XYB") or (syntax in JPEG and _is_lossy_colour(frame))
-    return "RGB" if undone else photometric
-
-
-def has_component_transform(start: bytes) -> bool | None:
-    """Whether a JPEG 2000 stream states a colour transform, ISO/IEC 15444-1 A.6.1; None where its start shows none."""
-    at = start.find(b"\xff\x4f\xff\x51") + 2
-    while 2 <= at <= len(start) - 9 and start[at : at + 2] != b"\xff\x90":  # the first tile
-        if start[at : at + 2] == b"\xff\x52":
-            return start[at + 8] == 1
-        at += 2 + int.from_bytes(start[at + 2 : at + 4], "big")
-    return None
-
-
 def stream_precision(frame: bytes, syntax: str) -> int | None:
     """Bits per sample of the stream itself, where it states them: JPEG 2000's SIZ, JPEG's and JPEG-LS's SOF."""
     return _picture_streams.stated_size(frame).bits if syntax in MARKED else None
@@ -90,30 +71,11 @@ def stream_precision(frame: bytes, syntax: str) -> int | None:
 
 def _jpeg(frame: bytes, photometric: str) -> Samples:
     _, header = _picture_streams.start_of_frame(frame)
-    if (header.size.bits or 0) > 8 or not _is_lossy_colour(frame):
+    if header.size.samples != 3:
         return imagecodecs.jpeg8_decode(frame)
-    return imagecodecs.jpeg8_decode(frame, colorspace=_jpeg_colour(frame, photometric), outcolorspace="RGB")
-
-
-def _is_lossy_colour(frame: bytes) -> bool:
-    """Whether three components come out as RGB: a lossless stream has no colour transform of its own."""
-    code, header = _picture_streams.start_of_frame(frame)
-    return header.size.samples == 3 and code not in LOSSLESS
-
-
-def _jpeg_colour(frame: bytes, photometric: str) -> str:
-    """The colour space of a three-component JPEG stream. Its own markers know better than the header around it:
-    Adobe's transform flag, JFIF (which is YCbCr by its standard), R, G, B as component names, coarser chroma."""
-    adobe = _segment(frame, 0xEE)
-    components = _picture_streams.start_of_frame(frame)[1].components
-    if adobe is not None and adobe[:5] == b"Adobe" and len(adobe) >= 12:
-        is_rgb = adobe[11] != 1
-    elif [name for name, _ in components] == [ord("R"), ord("G"), ord("B")]:
-        is_rgb = True
-    else:
-        coarser = _segment(frame, 0xE0) is not None or len({sampling for _, sampling in components}) > 1
-        is_rgb = photometric == "RGB" and not coarser
-    return "RGB" if is_rgb else "YCBCR"
+    # To a marker in a lossless stream the decoder would answer that it cannot transform: it shall not try.
+    space = stream_colours.space_of_jpeg(frame, photometric) if stream_colours.is_lossy_colour(frame) else RGB
+    return imagecodecs.jpeg8_decode(frame, colorspace=space, outcolorspace=RGB)
 
 
 def _decode_bytes(
@@ -196,8 +158,3 @@ def _check_size(stream: StatedSize, rows: int, columns: int, samples: int) -> No
         raise ValueError(problem)
     if stream.samples > max(samples, MOST_SAMPLES):
         raise ValueError(f"the compressed picture has {stream.samples} samples, the header states {samples}")
-
-
-def _segment(frame: bytes, code: int) -> bytes | None:
-    """The body of the first segment with this marker before the compressed data."""
-    return next((body for one, body in _picture_streams.segments_of_jpeg(frame) if one == code), None)

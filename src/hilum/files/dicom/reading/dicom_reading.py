@@ -22,7 +22,6 @@ from hilum.files.dicom import header_reading, library_warnings, object_identity,
 from hilum.files.dicom.elements import DicomDataset
 from hilum.files.dicom.header_reading import Header
 from hilum.files.dicom.reading import (
-    codecs,
     concatenations,
     display_windows,
     file_frames,
@@ -35,6 +34,7 @@ from hilum.files.dicom.reading import (
     seg_reading,
     series_survey,
     slice_volumes,
+    stream_colours,
     value_maps,
     voxel_loading,
 )
@@ -46,7 +46,6 @@ from hilum.files.dicom.reading.value_maps import ValueMap, ValueMeaning
 from hilum.files.dicom.reading.voxel_loading import FramePlace, PlainFile, VoxelPlan
 from hilum.files.dicom.slice_geometry import B_VALUE, DIRECTION, ECHO, LPS_TO_RAS, Frame, SliceHeader
 from hilum.files.dicom.tags import LONGEST_TEXT
-from hilum.files.dicom.uids import JPEG_2000
 from hilum.files.format_options import Format, ReadOptions
 from hilum.files.slides import dicom_slide
 from hilum.files.spectra import SpectralAxis
@@ -55,7 +54,6 @@ from hilum.values import FactRule, Geometry, Image, LazyMapping, Source, groupin
 from hilum.values.voxel_images import OF_CHANNELS, FileFacts
 
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
-CODESTREAM_HEAD = 1 << 12  # bytes before the first tile of JPEG 2000, which are some hundred
 UNIT_ATTRIBUTES = "Units (0054,1001) or RescaleType (0028,1054)"
 # A name's suffix, and its image.
 Named = tuple[str, Image]
@@ -66,6 +64,7 @@ FACTS = (
     FactRule("DICOM", "refused", "a part of a concatenation alone"),
     FactRule("DICOM", "named", "pixels that are not square, where their size is unknown"),
     FactRule("DICOM", "named", "bytes behind the pixels"),
+    FactRule("DICOM", "named", "colours of which header and stream state different models"),
     FactRule("DICOM slides", "read", "places of frames"),
     FactRule("DICOM slides", "read", "colour of what was not scanned"),
     FactRule("DICOM slides", "named", "the share that was not scanned"),
@@ -313,21 +312,6 @@ def _about_surplus(heads: Sequence[Header], layouts: Sequence[PixelLayout]) -> t
     return (f"up to {most} bytes behind the pixels of a file were left out as padding",) if most > 1 else ()
 
 
-def _about_colours(head: Header, layout: PixelLayout) -> tuple[str, ...]:
-    """A note where a JPEG 2000 stream and its header do not agree on the colours: which one is right is not known."""
-    if layout.syntax not in JPEG_2000 or layout.samples != 3 or not len(head.fragments):
-        return ()
-    with head.path.open("rb") as file:
-        file.seek(int(head.fragments[0, 0]))
-        is_transformed = codecs.has_component_transform(file.read(CODESTREAM_HEAD))
-    stated = layout.photometric
-    if is_transformed is False and stated in ("YBR_RCT", "YBR_ICT"):
-        return (f"the header states {stated} and its JPEG 2000 stream no colour transform: taken for RGB, a guess",)
-    if is_transformed and stated.startswith("YBR_FULL"):
-        return (f"the header states {stated} and its JPEG 2000 stream a colour transform: both are undone, a guess",)
-    return ()
-
-
 class _Voxels:
     """The pixels of one series: one type, one meaning, one padding for all its files."""
 
@@ -346,7 +330,7 @@ class _Voxels:
         self._refuse_lacking()
         self._refuse_units()
         self.padding: tuple[float, float] | None = None
-        self.notes = (*_about_surplus(heads, layouts), *_about_colours(heads[0], layouts[0]))
+        self.notes = (*_about_surplus(heads, layouts), *stream_colours.contradiction_notes(heads[0], layouts[0]))
         if self.colour and fill:
             raise GeometryError(
                 "coloured slices are missing, and no colour can stand for a missing one", where, "Get the whole series"

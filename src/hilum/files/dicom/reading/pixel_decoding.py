@@ -17,7 +17,7 @@ from hilum.errors import FormatError
 from hilum.files import video
 from hilum.files.dicom import tags
 from hilum.files.dicom.elements import DicomDataset
-from hilum.files.dicom.reading import codecs, colour_spaces, pixel_layout
+from hilum.files.dicom.reading import codecs, colour_spaces, pixel_layout, stream_colours
 from hilum.files.dicom.reading.pixel_layout import ELEMENTS, GET_AGAIN, SUBSAMPLED, PixelLayout
 from hilum.files.dicom.uids import VIDEO
 from hilum.files.storage import packed_files
@@ -151,6 +151,17 @@ def _decode_compressed(
     return _several(lambda n: decompress_frame(chosen[n], layout, n, where), numbers, max(1, layout.frame_bits // 8))
 
 
+def decode_colour_frame(stored: bytes, layout: PixelLayout, number: int, where: str) -> Stored:
+    """(rows, columns, 3) of one frame from the bytes that hold it and no other.
+
+    Raises FormatError for what cannot be decoded.
+    """
+    if layout.is_encapsulated:
+        frame, photometric = decompress_frame(stored, layout, number, where)
+        return _as_rgb(frame, replace(layout, photometric=photometric), where)
+    return _as_rgb(_native_frame(stored, layout, 0), layout, where)
+
+
 def _several(decompress: Callable[[int], Coloured], frames: Sequence[int], frame_bytes: int) -> Iterator[Coloured]:
     """Frames in order, a few at a time in threads: the codecs let others run, and no more than these are held."""
     threads = min(MOST_THREADS, os.cpu_count() or 1, len(frames), max(1, MOST_HELD // frame_bytes))
@@ -191,7 +202,7 @@ def decompress_frame(frame: bytes, layout: PixelLayout, number: int, where: str)
             bits=layout.allocated,
             photometric=layout.photometric,
         )
-        photometric = codecs.photometric_after(frame, layout.syntax, layout.photometric)
+        photometric = stream_colours.photometric_after(frame, layout.syntax, layout.photometric)
         precision = codecs.stream_precision(frame, layout.syntax) or samples.dtype.itemsize * 8
     except codecs.CODEC_ERRORS as error:
         raise FormatError(f"frame {number + 1} cannot be decompressed ({error})", where, GET_AGAIN) from error
@@ -208,6 +219,11 @@ def decompress_frame(frame: bytes, layout: PixelLayout, number: int, where: str)
 def _apply_colours(frame: Stored, layout: PixelLayout, dataset: DicomDataset, where: str) -> Stored:
     if layout.is_palette and not layout.is_floating:
         return colour_spaces.rgb_of_palette(frame, dataset, where)
+    return _as_rgb(frame, layout, where)
+
+
+def _as_rgb(frame: Stored, layout: PixelLayout, where: str) -> Stored:
+    """A frame of grey as it is, one of colours as red, green and blue."""
     if layout.is_floating or layout.samples == 1 or layout.photometric == "RGB":
         return frame
     if layout.photometric in FULL_RANGE and frame.dtype.itemsize == 1:
