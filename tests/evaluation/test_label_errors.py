@@ -63,6 +63,25 @@ def test_a_class_that_nobody_is_labelled_as_is_never_suspected_nor_are_cases_tha
     assert np.flatnonzero(label_errors.probable_label_errors(chances, labels) + 1).tolist() == [200]
 
 
+def test_the_share_of_wrong_labels_is_found_with_an_interval_that_holds_it():
+    rng = np.random.default_rng(6)
+    chances, truth = of_two(rng, 3.5, cases=800)
+    people = [f"p{n}" for n in range(800)]
+    for share in (0.0, 0.06):
+        labels = np.where(rng.random(800) < share, 1 - truth, truth)
+        found = label_errors.wrong_share(chances, labels, people, seed=0)
+        assert found.low <= (labels != truth).mean() <= found.high
+        assert abs(found.value - share) < 0.02 and found.patients == 800
+
+
+def test_the_most_doubtful_labels_are_the_wrong_ones():
+    rng = np.random.default_rng(5)
+    chances, truth = of_two(rng, 4.0)
+    wrong = rng.random(400) < 0.05
+    doubts = label_errors.label_doubts(chances, np.where(wrong, 1 - truth, truth))
+    assert wrong[np.argsort(-doubts)[:40]].sum() >= 0.9 * wrong.sum()
+
+
 @pytest.mark.parametrize("labels", [[], [0, 0, 0]])
 def test_labels_of_one_class_show_nothing(labels):
     assert label_errors.probable_label_errors(np.full((len(labels), 2), 0.5), labels).tolist() == [-1] * len(labels)

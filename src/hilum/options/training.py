@@ -74,6 +74,11 @@ class CheckOptions(ReadingOptions):
     match: Annotated[
         str | Sequence[str] | None, Setting("Covariates by which --shift matches patients: age,sex.", "COLUMNS")
     ] = None
+    minutes: Annotated[
+        float | None,
+        Gt(0),
+        Setting("Also train for so many minutes in all, and rank the cases by how doubtful their references are.", "M"),
+    ] = None
 
 
 @dataclass(frozen=True)

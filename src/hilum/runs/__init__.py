@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         foresight,
         gate,
         initial_weights,
+        label_trainings,
         plan_request,
         privacy_record,
         run_end,

@@ -164,6 +164,29 @@ def plan_from_request(data: Data, request: PlanRequest) -> PlannedTraining:
         asked = request.number("split.folds", request.folds) or None
         count = site_rules.count_folds(examination.dataset, column, asked, examination.twins)
         request = replace(request, folds=count)
+    plan_made, remaining = _plan_of_proportionate(request, examination, numbered, chosen, machine)
+    if request.source is None:
+        return plan_made
+    return _as_source(
+        request.source, request, plan_made, lambda one: plan_examined(one, remaining, numbered, chosen, machine)
+    )
+
+
+def plan_of_examined(examination: Examination, numbered: str, request: PlanRequest) -> PlannedTraining:
+    """The plan for data that a command has looked through by itself; see `plan` for what it raises.
+
+    numbered: why its label maps are taken for numbered objects, as in `examine_data`
+    """
+    _refuse_impossible(request)
+    device, machine = _device_and_machine(request)
+    planned, _ = _plan_of_proportionate(request, _of_task(examination, request), numbered, device, machine)
+    return planned
+
+
+def _plan_of_proportionate(
+    request: PlanRequest, examination: Examination, numbered: str, chosen: Decision, machine: Machine
+) -> tuple[PlannedTraining, Examination]:
+    """The plan without cases out of all proportion, and the examination without them."""
     plan_made, left_out = plan_examined(request, examination, numbered, chosen, machine), list[Problem]()
     for _ in range(MOST_PLANS):  # without such cases the grid, and with it their windows, may be another
         large = [] if request.reading.allow_large else oversized_case_errors(plan_made, examination.fingerprint)
@@ -172,12 +195,7 @@ def plan_from_request(data: Data, request: PlanRequest) -> PlannedTraining:
             break
         left_out = large
         plan_made = plan_examined(request, examination.without(large), numbered, chosen, machine)
-    if request.source is None:
-        return plan_made
-    remaining = examination.without(left_out) if left_out else examination
-    return _as_source(
-        request.source, request, plan_made, lambda one: plan_examined(one, remaining, numbered, chosen, machine)
-    )
+    return plan_made, examination.without(left_out) if left_out else examination
 
 
 def _as_source(
@@ -340,12 +358,7 @@ def examine_data(data: Data, request: PlanRequest) -> tuple[Examination, str, De
 
     And why its label maps are taken for numbered objects; nothing where they are not, or that was asked for.
     """
-    if request.device_memory is None:
-        device = hardware.announced_device(request.device or "auto", because=request.device_because)
-    else:
-        because = f"asked for, with {request.device_memory:g} GiB of memory, which need not be on this machine"
-        device = Decision(request.device, because)
-    machine = training_memory.this_machine(device.value, request.threads, request.device_memory)
+    device, machine = _device_and_machine(request)
     _, examination, numbered = dataset_reading.open_and_examine(
         lambda needs: dataset_reading.open_for_task(
             request.task, [data, *request.further], request.reading, needs, request.task_settings
@@ -354,13 +367,29 @@ def examine_data(data: Data, request: PlanRequest) -> tuple[Examination, str, De
         machine.threads,
         watch=request.watch,
     )
-    dataset_reading.refuse_unfit(examination, request.task, elsewhere=request.elsewhere)
-    kind = task_catalogue.kind_for_dataset(examination.dataset, request.task)
-    usable = dataset_reading.keep_referenced(examination.dataset, kind)
-    examination = examination.of_task(usable, kind.needs)
+    examination = _of_task(examination, request)
     if request.leave_out is not None:
         examination = initial_weights.without_held_out(examination, Path(request.leave_out), machine.threads)
     return examination, numbered, device, machine
+
+
+def _device_and_machine(request: PlanRequest) -> tuple[Decision, Machine]:
+    """Where to compute, and what there is of it."""
+    if request.device_memory is None:
+        device = hardware.announced_device(request.device or "auto", because=request.device_because)
+    else:
+        because = f"asked for, with {request.device_memory:g} GiB of memory, which need not be on this machine"
+        device = Decision(request.device, because)
+    machine = training_memory.this_machine(device.value, request.threads, request.device_memory)
+    return device, machine
+
+
+def _of_task(examination: Examination, request: PlanRequest) -> Examination:
+    """The cases that teach this kind of problem something; DatasetError where nothing should be trained on them."""
+    dataset_reading.refuse_unfit(examination, request.task, elsewhere=request.elsewhere)
+    kind = task_catalogue.kind_for_dataset(examination.dataset, request.task)
+    usable = dataset_reading.keep_referenced(examination.dataset, kind)
+    return examination.of_task(usable, kind.needs)
 
 
 def _by_hand(

@@ -6,7 +6,7 @@ import functools
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Required, cast
@@ -15,8 +15,8 @@ import numpy as np
 from pydantic import JsonValue
 from typing_extensions import TypedDict
 
-from hilum import errors, keywords
-from hilum.errors import DatasetError, HilumError, IntegrityError, UsageError
+from hilum import errors, keywords, work_state
+from hilum.errors import DatasetError, HilumError, IntegrityError, PlanError, UsageError
 from hilum.files.modality_words import UNKNOWN_MODALITY
 from hilum.files.storage import hashing
 from hilum.layouts import OWN_TABLE, dataset_table
@@ -33,9 +33,12 @@ from hilum.reading.dataset_reading import Data
 from hilum.report import Block, Figure, InNotebook, Paragraph, ReportPage, Section, Table, page_blocks
 from hilum.report.figures import charts, cohort_figures, sheets
 from hilum.report.page_blocks import Facts, Gallery, Problems
+from hilum.runs import label_trainings
+from hilum.runs.plan_request import PlanRequest
 from hilum.runtime import record_files
 from hilum.runtime.parallel import dask_cluster
 from hilum.scoring.auditing import between_groups, representation_audit
+from hilum.scoring.auditing.label_ranking import RELABEL, LabelRanking
 from hilum.scoring.case_scoring import AuditOutcome
 from hilum.tasks import task_catalogue
 from hilum.transforms.channel_stack import GREY
@@ -129,13 +132,17 @@ MARKS, SCHEMA = ("check.json",), RecordSchema("hilum.check", CheckRecord)
 
 @dataclass(frozen=True, eq=False)
 class Check(InNotebook):
-    """The findings about a data set; prints itself."""
+    """The findings about a data set; prints itself.
+
+    stopped: Ctrl-C, where it ended the trainings that rank the references
+    """
 
     dataset: Dataset
     examination: Examination
     facts: Mapping[str, JsonValue]
     out: Path | None = field(default=None)
     audits: Sequence[AuditOutcome] = ()
+    stopped: KeyboardInterrupt | None = None
 
     @property
     def problems(self) -> tuple[Problem, ...]:
@@ -182,6 +189,7 @@ class Check(InNotebook):
             lines.append("nothing was found that speaks against training")
         if self.out is not None:
             names = ["check.html", *([OWN_TABLE] if self.dataset.table is not None else [])]
+            names += [name for audit in self.audits for name in audit.tables if name == RELABEL]
             lines.append(f"written: {', '.join(str(self.out / name) for name in names)}")
         return "\n".join(lines)
 
@@ -204,18 +212,23 @@ def check(options: CheckOptions) -> Check:
     out:   a folder for check.json, check.html and dataset.csv, which holds the cases row by row (also where they are
         refused); nothing is written without it
     shift: groups whose images are compared, into shift.csv; match: covariates by which their patients are paired
+    minutes: from now until references are ranked by models that have not seen them, into relabel.csv
     Raises UsageError for a path or a covariate that is not there, DatasetError for a folder that cannot be understood.
     """
+    began = work_state.command_start()
     data = dataset_reading.path_for_workers(options.data, options.scheduler)
     if options.out is not None:
         verb_results.refuse_taken(Path(options.out), _replaces(options), MARKS)
     learns_from_references = task_catalogue.learns_from_references(options.task)
+    if options.minutes is not None and not learns_from_references:
+        problem = f"--task {options.task} learns from no reference that could be wrong"
+        raise UsageError(problem, "--minutes", "Leave it out")
     reading = options.reading
     opened = functools.partial(_open_data, data, reading, with_references=learns_from_references)
     threads = options.threads or training_memory.core_count()
     try:
         with dask_cluster.spread_over(options.scheduler):
-            dataset, examination, _ = dataset_reading.open_and_examine(opened, options.task, threads)
+            dataset, examination, numbered = dataset_reading.open_and_examine(opened, options.task, threads)
     except DatasetError as error:
         if options.out is not None and (written := _write_images(options, Path(options.out))) is not None:
             raise error.stating(remedy=f"{error.remedy.rstrip('.')}. The images are listed in {written}") from error
@@ -227,20 +240,45 @@ def check(options: CheckOptions) -> Check:
     of_synthetic = synthetic_images.synthetic_image_problems(examination.dataset)
     lost = preprocessing_rules.normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost, *of_synthetic))
+    audits, stopped = list(_audits(examination, options)), None
     facts = _facts(dataset, examination)
-    audits = tuple(_audits(examination, options))
-    result = Check(dataset, examination, facts, Path(options.out) if options.out is not None else None, audits)
-    if options.out is not None:
-        with _results(options) as partial:
-            alignment.write_alignment(dataset, reading.align, partial)
-            dataset_table.write_dataset_table(dataset, partial, Path(options.out))
-            for audit in audits:
-                audit.write(partial)
-            sections = [section for audit in audits for section in audit.sections]
-            page = page_blocks.render_page(dataset_check_page(result.examination, result.facts, sections))
-            (partial / "check.html").write_text(page, encoding="utf-8")
-            _write_record(partial, options, result.as_record())
+    if options.minutes is not None:
+        try:
+            ranking = _rank_references(examination, numbered, options, began)
+            examination = replace(examination, problems=(*examination.problems, *ranking.problems))
+            facts["labels"] = ranking.statement
+            audits.append(ranking.outcome)
+        except (DatasetError, PlanError) as error:  # what was found stands, whether or not these data can train
+            facts["labels"] = f"not ranked: {error}"
+        except KeyboardInterrupt as stop:
+            stopped = stop
+            facts["labels"] = "not ranked: the training was stopped"
+    result = Check(dataset, examination, facts, Path(options.out) if options.out is not None else None, audits, stopped)
+    with nullcontext() if stopped is None else work_state.finish_despite_interrupt():
+        if options.out is not None:
+            _write(result, options)
+        if stopped is not None:
+            raise stopped
     return result
+
+
+def _rank_references(examination: Examination, numbered: str, options: CheckOptions, began: float) -> LabelRanking:
+    """All references, the most doubtful first, by trainings that end with the minutes."""
+    request = PlanRequest(minutes=options.minutes, threads=options.threads, task=options.task, reading=options.reading)
+    return label_trainings.rank_by_training(examination, numbered, request, began=began)
+
+
+def _write(result: Check, options: CheckOptions) -> None:
+    """The files of a check into the folder that was asked for."""
+    with _results(options) as partial:
+        alignment.write_alignment(result.dataset, options.reading.align, partial)
+        dataset_table.write_dataset_table(result.dataset, partial, Path(options.out or "."))
+        for audit in result.audits:
+            audit.write(partial)
+        sections = [section for audit in result.audits for section in audit.sections]
+        page = page_blocks.render_page(dataset_check_page(result.examination, result.facts, sections))
+        (partial / "check.html").write_text(page, encoding="utf-8")
+        _write_record(partial, options, result.as_record())
 
 
 def _replaces(options: CheckOptions) -> bool:

@@ -2,50 +2,42 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from hilum import errors
-from hilum.belief.certainties import ABSENT, PRESENT
-from hilum.evaluation import ALL, Table, case_tables, label_errors
-from hilum.evaluation.case_tables import COVARIATE, FOLD, PROBABILITY
+from hilum.evaluation import Table, case_tables
+from hilum.evaluation.case_tables import COVARIATE
 from hilum.evaluation.significance import weakness
 from hilum.evaluation.significance.weakness import WeakGroup
 from hilum.lazy import pandas as pd
 from hilum.report import Block, Details, Paragraph, Section, wording
 from hilum.report import Table as PageTable
 from hilum.scoring import answered_cases
+from hilum.scoring.auditing import label_ranking
+from hilum.scoring.auditing.label_ranking import FEW, LOOK, PROBABLE, RELABEL, LabelledCases
 from hilum.scoring.case_scoring import AuditInput, AuditOutcome
-from hilum.tasks import Task, multitask
-from hilum.values import Floats, grouping
+from hilum.values import grouping
 
-WEAK_GROUPS, RELABEL, LABEL_GROUPS = "weak_groups.csv", "relabel.csv", "label_groups.csv"
+WEAK_GROUPS, LABEL_GROUPS = "weak_groups.csv", "label_groups.csv"
 TITLE = "Where it fails"
 COVARIATES, FACTS, FEATURES = "covariate", "image", "features"
 OF_IMAGE = "image: "
 NETWORK = "what the network"
 SEEN, SEEN_BY_FOLD = f"{NETWORK} sees", f"{NETWORK} of fold {{}} sees"
-# Of the worst cases so many are listed, and groups in the report; labelled cases that a class must have to be learnt.
-WORST, SHOWN, FEWEST_LABELLED = 20, 8, 5
+# Of the worst cases so many are listed, and groups in the report.
+WORST, SHOWN = 20, 8
 # So many groups are named by a sentence each, the surest first; the table has all.
 NAMED = 3
-PROBABLE, AMONG_WORST = "probable label error", "among the worst"
+AMONG_WORST = "among the worst"
 HOW = (
     "Groups are those of covariates, of image properties and of clusters of network features, formed without looking "
     "at errors; p by permutation of patients (of cases, where patients are unknown), with Holm's correction over all "
     "of them."
 )
-FEW = (
-    "about one in ten or fewer is right, unless the model is sure of wrong answers more often than its calibrated "
-    "probabilities say."
-)
-LOOK = [
-    "case", "label", "why", "reference", "probable", "probability_reference", "probability_probable", "error",
-]  # fmt: skip
 
 
 def audit_mistakes(audit: AuditInput) -> AuditOutcome | None:
@@ -58,8 +50,8 @@ def audit_mistakes(audit: AuditInput) -> AuditOutcome | None:
     sources = _attributes(audit, cases)
     named = {name: values for own in sources.values() for name, values in own.items()}
     groups = weakness.weak_groups(list(case_errors.values()), cases["patient"].tolist(), named, seed=audit.seed)
-    labelled = list(_labelled_cases(task, table))
-    looked, rare = _to_look_at(labelled, case_errors), _too_rare(labelled)
+    labelled = list(label_ranking.labelled_cases(task, table))
+    looked, rare = _to_look_at(labelled, case_errors), label_ranking.rare_classes_sentence(labelled)
     source = {name: one for one, own in sources.items() for name in own}
     rows = [{"source": source[one.attribute], **asdict(one)} for one in groups]
     weak = pd.DataFrame(rows, columns=["source", *WeakGroup.__dataclass_fields__])
@@ -139,82 +131,6 @@ def _to_look_at(labelled: Sequence[LabelledCases], case_errors: Mapping[str, flo
     )
     rest = [{"case": case, "label": "all", "why": AMONG_WORST, "error": case_errors[case]} for case in worst[:WORST]]
     return pd.DataFrame([*suspected, *rest], columns=LOOK)
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledCases:
-    """Cases labelled with one of several exclusive classes, and what models that have not seen them answer.
-
-    part:      of a problem of several parts; empty without any
-    chances:   (cases, classes)
-    reference: (cases,)
-    """
-
-    part: str
-    rows: Table
-    chances: Floats
-    classes: list[str]
-    reference: list[str]
-
-    @property
-    def rare(self) -> dict[str, int]:
-        """{class: labels} of those with too few labels, by which nothing is known of it."""
-        counts = Counter(self.reference)
-        return {name: counts[name] for name in self.classes if 0 < counts[name] < FEWEST_LABELLED}
-
-    def full_label(self, label: object) -> str:
-        return f"{self.part}: {label}" if self.part else str(label)
-
-    def suspected_labels(self) -> Iterator[dict[str, Any]]:
-        """The cases that are probably labelled wrongly; a rare class is neither suspected nor proposed."""
-        if not set(self.reference) <= set(self.classes):
-            return
-        frequent = [n for n, name in enumerate(self.reference) if name not in self.rare]
-        labels = [self.classes.index(self.reference[n]) for n in frequent]
-        if len(set(labels)) < 2:
-            return
-        guessed = label_errors.probable_label_errors(self.chances[frequent], labels).tolist()
-        for n, label, probable in zip(frequent, labels, guessed, strict=True):
-            if probable >= 0:
-                yield {
-                    "case": str(self.rows.iloc[n]["case"]),
-                    "label": self.full_label(self.rows.iloc[n]["label"]),
-                    "why": PROBABLE,
-                    "reference": self.reference[n],
-                    "probable": self.classes[probable],
-                    "probability_reference": float(self.chances[n][label]),
-                    "probability_probable": float(self.chances[n][probable]),
-                }
-
-
-def _labelled_cases(task: Task, table: Table) -> Iterator[LabelledCases]:
-    """The labelled cases of each task: all cases where classes exclude each other, else those of each finding."""
-    for part, table_of_part in multitask.part_tables(task, table).items():
-        unseen = (
-            table_of_part[table_of_part["reference"].notna()] if "reference" in table_of_part else table_of_part[:0]
-        )
-        if FOLD not in unseen:
-            unseen = unseen[unseen["split"] != "train"]
-        if classes := list(case_tables.classes_with_probability(unseen)):
-            chances = unseen[[f"{PROBABILITY}{name}" for name in classes]].to_numpy(float)
-            yield LabelledCases(part, unseen, chances, classes, unseen["reference"].map(str).tolist())
-        elif "probability" in unseen:
-            for _, rows in unseen.groupby("label", sort=False):
-                p = rows["probability"].to_numpy(float)
-                both = np.stack([1 - p, p], axis=1)
-                yield LabelledCases(part, rows, both, [ABSENT, PRESENT], rows["reference"].tolist())
-
-
-def _too_rare(labelled: Sequence[LabelledCases]) -> str:
-    """The classes that were left out, in a sentence; empty without any."""
-    rare = [
-        f"{own.full_label(name if label == ALL else f'{label} {name}')} ({count})"
-        for own in labelled
-        for name, count in own.rare.items()
-        for label in own.rows["label"].unique()[:1]
-    ]
-    few = f"fewer than {FEWEST_LABELLED} labels of unseen cases"
-    return f"Not looked at for label errors, with {few}: {errors.list_phrase(rare)}." if rare else ""
 
 
 def _words(weak: WeakGroup) -> str:
