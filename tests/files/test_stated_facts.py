@@ -643,10 +643,12 @@ def a_class_of_yolo_without_a_name_is_refused(folder: Path) -> None:
 
 
 @check("GeoJSON of QuPath", "rings of fewer than three corners")
-def rings_of_two_corners_are_refused(folder: Path) -> None:
+def rings_of_two_corners_are_named(folder: Path) -> None:
     write_pictures(folder, "a0.png")
-    ring = {"type": "Polygon", "coordinates": [[[1, 1], [5, 5], [1, 1]]]}
-    feature = {"type": "Feature", "geometry": ring, "properties": {"classification": {"name": "cell"}}}
-    (folder / "a0.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
-    with pytest.raises(DatasetError, match="corners"):
-        dataset_layouts.read_dataset(folder)
+    corners = [[1, 1], [5, 5], [5, 1], [1, 1]]
+    features = [
+        {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]}, "properties": {}}
+        for ring in (corners, corners[:2])
+    ]
+    (folder / "a0.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert "feature 2: an outline of fewer than three corners" in found_problems(folder)

@@ -123,7 +123,7 @@ def test_shapes_of_one_group_are_one_object(tmp_path):
         ('<polygon points="3,5;10,5;9,9"></polygon>', "'label'"),
     ],
 )
-def test_a_shape_of_cvat_that_cannot_be_read_is_refused_by_image(tmp_path, shape, problem):
+def test_a_file_of_cvat_without_a_shape_that_can_be_read_is_refused_by_its_first_one(tmp_path, shape, problem):
     with pytest.raises(DatasetError, match=problem):
         dataset_layouts.read_dataset(cvat(tmp_path, shape))
 
@@ -187,20 +187,43 @@ def test_regions_without_attributes_are_of_one_class(tmp_path):
             [{**region("rect", x=1, y=1, width=3, height=3), "region_attributes": {"a": "x", "b": "y"}}],
             "attributes a, b",
         ),
-        ([region("rect", x=1, y=1, width=3)], "x0.png has regions"),
-        ([region("rect", "", x=1, y=1, width=3, height=3)], "region 1 of x0.png has no kind"),
-        ([region("polygon", all_points_x=[1, 2, 3], all_points_y=[1, 2])], "x0.png has regions"),
+        ([region("rect", x=1, y=1, width=3)], "region 1 of x0.png: it lacks 'height'"),
+        ([region("rect", "", x=1, y=1, width=3, height=3)], "region 1 of x0.png: it has no kind"),
+        ([region("polygon", all_points_x=[1, 2, 3], all_points_y=[1, 2])], "corners at 3 places across and 2 down"),
         ([region("star", x=1)], "of the kind 'star'"),
-        ([["rect", 1, 1, 3, 3]], "lists no images as VIA does"),
+        ([["rect", 1, 1, 3, 3]], "region 1 of x0.png: something in it is of another kind"),
         (
             [{**region("rect", x=1, y=1, width=3, height=3), "region_attributes": ["cyst"]}],
-            "lists no images as VIA does",
+            "region 1 of x0.png: its attributes are no names",
         ),
     ],
 )
-def test_regions_of_via_that_cannot_be_read_are_refused_by_image(tmp_path, regions, problem):
+def test_a_file_of_via_without_a_region_that_can_be_read_is_refused_by_its_first_one(tmp_path, regions, problem):
     with pytest.raises(DatasetError, match=problem):
         dataset_layouts.read_dataset(via(tmp_path, *regions))
+
+
+@pytest.mark.parametrize(
+    ("odd", "place"),
+    [
+        (region("polygon", all_points_x=[12, 18], all_points_y=[10, 16]), (slice(10, 16), slice(12, 18))),
+        (region("polygon", all_points_x=[12], all_points_y=[10]), (slice(None), slice(None))),
+        (region("rect", "", x=12, y=10, width=6, height=6), (slice(10, 16), slice(12, 18))),
+        (region("polygon", all_points_x=[12, 18, float("nan")], all_points_y=[10, 16, 4]), (slice(None), slice(None))),
+        (region("rect", x=-3, y=10, width=6, height=6), (slice(10, 16), slice(0, 3))),
+        (["rect"], (slice(None), slice(None))),
+    ],
+)
+def test_the_place_of_a_region_of_via_that_cannot_be_read_is_unknown_and_the_others_stay(tmp_path, odd, place):
+    good = region("polygon", all_points_x=[3, 10, 10, 3], all_points_y=[5, 5, 7, 7])
+    dataset = dataset_layouts.read_dataset(via(tmp_path, good, odd), MASK)
+    expected = np.zeros(SIZE, int)
+    expected[place] = 2
+    expected[5:7, 3:10] = 1
+    assert (label_map(dataset) == expected).all()
+    assert [label.is_ignored for label in dataset.classes["mask"]] == [False, True]
+    boxes = dataset_layouts.read_dataset(tmp_path, BOXES).cases[0].references["boxes"]
+    assert boxes.ignored.tolist() == [False, True]
 
 
 def test_a_file_that_lists_an_image_that_is_not_there_names_it(tmp_path):

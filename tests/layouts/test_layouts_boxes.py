@@ -158,6 +158,26 @@ def test_a_box_that_cannot_be_is_refused_by_file_and_box(tmp_path, box, problem)
     assert refused.value.where.endswith("a.xml")
 
 
+@pytest.mark.parametrize(
+    ("name", "box", "place"),
+    [
+        ("", (11, 3, 14, 8), (2, 10, 8, 14)),
+        ("cell", (11, "two", 14, 8), (0, 0, *SHAPE)),
+        ("cell", (11, "nan", 14, 8), (0, 0, *SHAPE)),
+        ("cell", (14, 2, 10, 8), (2, 10, 8, 14)),
+        ("cell", (24, 2, 90, 8), (1, 23, 8, 30)),
+        ("cell", (80, 2, 90, 8), (0, 0, *SHAPE)),
+    ],
+)
+def test_the_place_of_a_box_that_cannot_be_read_is_unknown_and_the_others_stay(tmp_path, name, box, place):
+    picture(tmp_path / "a.png", shape=SHAPE)
+    voc(tmp_path / "a.xml", ("cell", (2, 2, 8, 8)), (name, box))
+    boxes = only(tmp_path)
+    assert boxes.ignored.tolist() == [False, True]
+    assert boxes.corners.tolist() == [[1, 1, 8, 8], list(place)]
+    assert "object 2" in boxes.notes[0] and "its place is unknown" in boxes.notes[0]
+
+
 def test_an_image_of_another_size_than_its_annotation_says_is_refused(tmp_path):
     picture(tmp_path / "a.png", shape=SHAPE)
     voc(tmp_path / "a.xml", ("cell", (1, 1, 5, 5)), size=(20, 30))

@@ -62,6 +62,24 @@ def test_what_of_a_cvat_track_leaves_the_image_is_cut_off_and_then_nothing(tmp_p
     assert [len(one.corners) for one in made.values()] == [1, 1, 1] + [0] * 6
 
 
+@pytest.mark.parametrize(
+    ("odd", "unknown", "known"),
+    [
+        # It moves from one keyframe to the next.
+        (box(4, 8).replace('xtl="8"', 'xtl="?"'), range(1, 8), (0, 8)),
+        (box(4, 8).replace('frame="4"', 'frame="?"'), range(1, 8), (0, 8)),
+        (box(4, 8, outside=1) + box(6, 8).replace('xtl="8"', ""), (6, 7), (0, 1, 2, 3, 8)),
+        ("<mask frame='4' rle='1, 2' left='1' top='1' width='9' height='9'/>", (4,), range(9)),
+    ],
+)
+def test_where_a_shape_of_a_cvat_track_cannot_be_read_its_place_is_unknown(tmp_path, odd, unknown, known):
+    made = boxes_of(cvat(tmp_path / "set", box(0, 0) + odd + box(8, 20), box(0, 30)), kinds=frozenset({"boxes"}))
+    assert {frame for frame, one in made.items() if one.ignored.any()} == set(unknown)
+    counted = {frame: one.at(~one.ignored) for frame, one in made.items()}
+    assert all(30 in one.corners[:, 1] for one in counted.values()), "the other track stays"
+    assert {frame for frame, one in counted.items() if len(one) == 2} == set(known)
+
+
 def test_an_outline_of_a_cvat_track_is_a_mask_on_each_frame_and_an_empty_one_where_it_is_not(tmp_path):
     corners = "2,2;12,2;12,12;2,12"
     shape = f'<polygon frame="1" keyframe="1" outside="0" occluded="0" points="{corners}"/>'

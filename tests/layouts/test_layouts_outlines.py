@@ -230,16 +230,46 @@ def test_numbers_of_yolo_get_their_names_and_ignored_outlines_are_so(tmp_path):
     [
         ([shape("disc", [[1, 1], [4, 4]])], "fewer than three corners"),
         ([shape("disc", DISC, "ellipsoid")], "of the kind 'ellipsoid'"),
-        ([shape("disc", [[1, 1], [4, 4], ["x", 2]])], "is not a file of outlines"),
+        ([shape("disc", [[1, 1], [4, 4], ["x", 2]])], "shape 1: could not convert"),
         ([shape("disc", [[1, 1], [4, 4]], "mask", mask="!!")], "mask that cannot be read"),
         ([{"points": DISC, "shape_type": "polygon"}], "it lacks 'label'"),
     ],
 )
-def test_a_shape_that_is_no_outline_is_refused_by_its_file(tmp_path, shapes, problem):
+def test_shapes_of_which_none_is_an_outline_are_refused_by_their_file(tmp_path, shapes, problem):
     labelme(tmp_path, {"a": shapes})
     with pytest.raises(DatasetError, match=problem) as refused:
         dataset_layouts.read_dataset(tmp_path)
     assert refused.value.where.endswith("a.json")
+
+
+NOWHERE = (slice(None), slice(None))
+UPPER = (slice(0, 4), slice(14, 22))
+
+
+@pytest.mark.parametrize(
+    ("odd", "place"),
+    [
+        (shape("disc", [[14, 0], [22, 4]]), UPPER),
+        (shape("disc", [[14, 0]]), NOWHERE),
+        (shape("disc", [[14, 0], [22, 4], [14, float("nan")]]), NOWHERE),
+        (shape("disc", [[14, -9], [22, -9], [22, 4], [14, 4]]), UPPER),
+        (shape("disc", [[40, 5], [50, 5], [50, 15]]), NOWHERE),
+        (shape("disc", [[14, 0], [22, 4]], "ellipsoid"), UPPER),
+        (shape("disc", [[14, 0], [22, 4]], "mask", mask="!!"), UPPER),
+        ({"points": [[14, 0], [22, 4], [14, 4]], "shape_type": "polygon"}, UPPER),
+        ("disc", NOWHERE),
+    ],
+)
+def test_the_place_of_a_shape_of_labelme_that_cannot_be_read_is_unknown_and_the_others_stay(tmp_path, odd, place):
+    labelme(tmp_path, {"a": [shape("cup", CUP), odd], "b": [shape("disc", DISC)]})
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(kinds=frozenset({"mask"})))
+    [ignored] = [label for label in dataset.classes["mask"] if label.is_ignored]
+    expected = np.zeros(SHAPE, int)
+    expected[place] = ignored.value
+    expected[NESTED == 1] = 1
+    assert_array_equal(dataset.cases[0].references["mask"].data[0], expected)
+    assert_array_equal(dataset.cases[1].references["mask"].data[0] != 0, NESTED != 0)
+    assert any("its place is unknown" in note and "2" in note for note in dataset.cases[0].references["mask"].notes)
 
 
 def test_an_outline_outside_its_image_or_of_another_size_is_an_error_of_its_case(tmp_path):
@@ -469,3 +499,26 @@ def test_what_geojson_states_and_is_not_read_is_named_by_its_kind(tmp_path):
     assert found["1 file states outlines of nuclei within cells, which is not read"] == ("a",)
     assert found["1 file states an outline in a further plane of a stack, which is not read"] == ("a",)
     assert found["1 file states an object without a place, which is not read"] == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("odd", "place"),
+    [
+        (feature("Polygon", [[[14, 0], [22, 4], [14, 0]]]), UPPER),
+        (feature("Cloud", [[[14, 0], [22, 4], [14, 4]]]), NOWHERE),
+        (feature("Polygon", [[[14, 0], ["x", 4], [14, 4]]]), NOWHERE),
+        ({"type": "Feature", "properties": {}}, NOWHERE),
+        ("disc", NOWHERE),
+    ],
+)
+def test_the_place_of_a_feature_of_geojson_that_cannot_be_read_is_unknown_and_the_others_stay(tmp_path, odd, place):
+    geojson(tmp_path, feature("Polygon", [CLOSED_CUP]), odd)
+    dataset = dataset_layouts.read_dataset(tmp_path, DatasetOptions(kinds=frozenset({"mask"})))
+    [ignored] = [label for label in dataset.classes["mask"] if label.is_ignored]
+    pixels = dataset.cases[0].references["mask"].data[0]
+    expected = np.zeros(SHAPE, bool)
+    expected[place] = True
+    assert_array_equal(pixels == ignored.value, expected & (NESTED != 1))
+    assert np.count_nonzero(NESTED == 1) == np.count_nonzero((pixels != 0) & (pixels != ignored.value))
+    [problem] = [one for one in dataset.problems if one.severity == "warning"]
+    assert "feature 2" in problem.what and problem.cases == ("a",)

@@ -89,17 +89,31 @@ def test_texts_may_lie_beside_their_images(tmp_path):
     ("text", "problem"),
     [
         (f"{BOX}\nnothing here", "line 2 is not a class number with a box"),
-        ("0 0.1 0.1 0.9 0.1 0.97", "line 1 has 6 numbers, a box 5, and an outline an odd number of them: a score or a"),
-        ("0 0.1 0.1 0.9 0.1 0.5 0.9 0.97", "line 1 has 8 numbers"),
+        (
+            "0 0.1 0.1 0.9 0.1 0.97",
+            "line 1: 6 numbers, a box has 5, and an outline an odd number of them: a score",
+        ),
+        ("0 0.1 0.1 0.9 0.1 0.5 0.9 0.97", "line 1: 8 numbers"),
         (f"{BOX}\n0 0.5 0.5 0.1", "line 2 is not a class number"),
         ("-1 0.5 0.5 0.1 0.1", "line 1 is not a class number"),
+        (f"{BOX}\n0 0.9 0.5 0.4 0.1", "line 2 reaches from"),
     ],
 )
-def test_what_is_no_box_is_refused_by_file_and_line(tmp_path, text, problem):
+def test_the_place_of_a_line_that_is_no_box_is_unknown_and_the_others_stay(tmp_path, text, problem):
     yolo(tmp_path, {"a": BOX, "b": text})
-    with pytest.raises(DatasetError, match=problem) as refused:
+    first, second = (case.references["boxes"] for case in dataset_layouts.read_dataset(tmp_path))
+    assert first.ignored.tolist() == [False]
+    assert second.ignored.tolist() == [False] * (BOX in text) + [True]
+    # Shares beyond the image say where the rest of it lies.
+    assert_allclose(second.corners[-1], [9, 21, 11, 30] if "reaches" in problem else [0, 0, *SHAPE])
+    assert any(problem in note and "its place is unknown" in note for note in second.notes)
+
+
+def test_texts_without_a_line_that_is_a_box_are_refused_by_file_and_line(tmp_path):
+    yolo(tmp_path, {"a": "0 0.1 0.1 0.9 0.1 0.97", "b": ""})
+    with pytest.raises(DatasetError, match="no annotation can be read: line 1: 6 numbers") as refused:
         dataset_layouts.read_dataset(tmp_path)
-    assert str(refused.value.where).endswith("b.txt")
+    assert str(refused.value.where).endswith("a.txt")
 
 
 @pytest.mark.parametrize("box", ["0 0.9 0.5 0.4 0.1", "0 15 10 4 4", "0 0.5 -0.2 0.1 0.1"])
@@ -226,7 +240,7 @@ def test_predictions_of_a_tracker_are_no_references(tmp_path, lines):
 @pytest.mark.parametrize(
     ("text", "names", "problem"),
     [
-        ("0 0.25 0.3 0.3 0.1 0.2 0.3", "kpt_shape: [4, 2]", r"has 7 numbers, a box 5, and with kpt_shape \[4, 2\] 13"),
+        ("0 0.25 0.3 0.3 0.1 0.2 0.3", "kpt_shape: [4, 2]", r"7 numbers, a box has 5, and with kpt_shape \[4, 2\] 13"),
         ("0 0.25 0.3 0.3 0.1 0.2 0.3 0.97", "kpt_shape: [1, 2]", "a score or a track may be one too many"),
         (BOX, "kpt_shape: many", "kpt_shape is 'many'"),
         ("0 100 200 150 220 130 240", "", "reaches from"),

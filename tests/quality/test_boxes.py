@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hilum.quality import dataset_examination
-from hilum.values import BoundingBoxes, Case, Dataset, Geometry, Image, Label
+from hilum.quality.references import boxes as references_boxes
+from hilum.values import BoundingBoxes, Case, Cohort, Dataset, Geometry, Image, Label
 
 ONE = BoundingBoxes(np.array([[0, 0, 3, 4]]), ("cell",))
 
@@ -30,6 +31,16 @@ def test_what_was_odd_about_a_box_is_said_with_its_case():
 def test_boxes_are_counted_from_the_facts_of_their_cases():
     found = dataset_examination.examine(dataset(ONE, ONE))
     assert [len(case.references["boxes"]) for case in found.fingerprint.cases] == [1, 1]
+
+
+def test_boxes_to_be_ignored_are_counted_apart_and_teach_nothing():
+    unknown = BoundingBoxes(np.tile(ONE.corners, (2, 1)), ("cell", "clump"), ignored=np.array([False, True]))
+    found = dataset_examination.examine(dataset(ONE, unknown, classes=("cell", "clump")))
+    lines = references_boxes.BOXES.words.lines(Cohort(found.dataset, found.fingerprint))
+    assert lines["boxes"] == "cell 2 in 2 cases; 1 box is to be ignored"
+    assert any("nowhere annotated in the cases that train: clump" in problem.what for problem in found.problems)
+    alone = BoundingBoxes(ONE.corners, ONE.names, ignored=np.array([True]))
+    assert any("is empty" in problem.what for problem in dataset_examination.examine(dataset(alone, alone)).fatal)
 
 
 @pytest.mark.parametrize(("splits", "where"), [({}, "every list of boxes is empty"), ({"c2": "test"}, "training part")])

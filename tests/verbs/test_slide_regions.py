@@ -111,7 +111,7 @@ def test_a_damaged_geojson_is_refused_by_the_feature(tmp_path):
     annotate_by_qupath(tmp_path / "set")
     broken = {"type": "Feature", "geometry": {"type": "Curve", "coordinates": []}}
     (tmp_path / "set" / "a.geojson").write_text(json.dumps([broken]))
-    with pytest.raises(DatasetError, match="feature 1 is of the kind 'Curve'"):
+    with pytest.raises(DatasetError, match="feature 1: a shape of the kind 'Curve'"):
         opened(tmp_path / "set")
 
 

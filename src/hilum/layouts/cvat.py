@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain, cycle
+from itertools import cycle
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -25,11 +25,10 @@ from hilum.layouts import layout, voc
 from hilum.layouts.cases import annotated_boxes, annotated_clips, annotation_files
 from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring, UnreadObject
 from hilum.layouts.cases.annotated_clips import ListedClip
-from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, ListedImage
+from hilum.layouts.cases.annotation_files import UNREADABLE, AnnotatedFolder, AnnotationFormat, ListedImage
 from hilum.layouts.cases.dataset_folder import Folder
 from hilum.layouts.cases.names import SPLIT_WORDS
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
-from hilum.values import grouping
 
 # The number of a frame, at the end of its image's name.
 LAST_NUMBER = re.compile(r"\d+$")
@@ -96,32 +95,65 @@ def _clip(path: Path, root: Element, folder: Folder) -> ListedClip:
         problem = "does not state the number of frames and their size (meta: size, original_size)"
         raise DatasetError(problem, str(path), "Export it anew as CVAT for video 1.1") from error
     source = root.findtext(".//meta//source", "") or path.stem
-    tracks = (_annotated_track(track, count, (columns, rows), path) for track in root.iter("track"))
-    frames = grouping.by_key(chain.from_iterable(tracks))
+    boxes, unread = defaultdict[int, list[AnnotatedBox]](list), defaultdict[int, list[UnreadObject]](list)
+    for track in root.iter("track"):
+        for frame, made in _annotated_track(track, count, (columns, rows), path):
+            if isinstance(made, AnnotatedBox):
+                boxes[frame].append(made)
+            else:
+                unread[frame].append(made)
     found = annotated_clips.clip_of(source, folder)
     images = {} if found else {int(n[0]): one.path for one in folder.images if (n := LAST_NUMBER.search(one.stem))}
-    boxes_of = {frame: tuple(boxes) for frame, boxes in frames.items()}
-    return ListedClip(path, Path(source).stem, boxes_of, count, (columns, rows), found.path if found else None, images)
+    boxes_of = {frame: tuple(own) for frame, own in boxes.items()}
+    clip, size = found.path if found else None, (columns, rows)
+    return ListedClip(path, Path(source).stem, boxes_of, count, size, clip, images, unread=unread)
 
 
 def _annotated_track(
     track: Element, count: int, size: tuple[int, int], path: Path
-) -> Iterator[tuple[int, AnnotatedBox]]:
-    """(frame, the object) of a track; masks are those of their own frames. DatasetError for an odd shape."""
-    where, rings = f"track {track.get('id')}", dict[int, Ring | None]()
+) -> Iterator[tuple[int, AnnotatedBox | UnreadObject]]:
+    """(frame, the object) of a track; masks are those of their own frames.
+
+    Where a shape cannot be read the place is unknown, up to the keyframes before and after it: the object moves from
+    one to the other. Without the number of its frame it may be anywhere on all but the keyframes.
+    """
+    where, label = f"track {track.get('id')}", track.get("label") or ""
     with annotation_files.refuse_unreadable(path, f"{where} cannot be read: {{}}", "Correct it, or export it anew"):
-        number, name = int(track.attrib["id"]), track.attrib["label"]
-        for shape in (one for one in track if one.tag not in FLAT):
-            frame, is_outside = int(shape.attrib["frame"]), shape.get("outside") == "1"
-            if shape.tag == "mask" and not is_outside:
-                pixels = AnnotatedBox.of_pixels(name, *_pixels(shape.attrib, path), size, where)
-                yield frame, replace(pixels, track=number)
+        number = int(track.attrib["id"])
+    rings, unread = dict[int, Ring | None](), dict[int, UnreadObject]()
+    is_boxed, lost = False, None
+    for shape in (one for one in track if one.tag not in FLAT):
+        frame: int | None = None
+        try:
+            frame, name, is_outside = int(shape.attrib["frame"]), track.attrib["label"], shape.get("outside") == "1"
             if shape.tag == "mask":
+                if not is_outside:
+                    pixels = AnnotatedBox.of_pixels(name, *_pixels(shape.attrib, path), size, where)
+                    yield frame, replace(pixels, track=number)
                 continue
-            rings[frame] = None if is_outside else _ring(shape)
+            rings[frame] = None if is_outside else _closed_ring(shape)
             is_boxed = shape.tag == "box" and not float(shape.get("rotation", 0))
-    for frame, ring in annotated_clips.rings_between(rings, count - 1):
-        box = replace(AnnotatedBox.around(name, [ring], f"{where}, frame {frame}"), track=number)
+        except UNREADABLE as error:
+            words = f"{where}, {shape.tag} of frame {shape.get('frame')}: {errors.describe_cause(error)}"
+            odd = UnreadObject.of_corners(words, label, _stated_corners(shape))
+            if frame is None:
+                lost = UnreadObject(words, label)
+            elif shape.tag == "mask":
+                yield frame, odd
+            else:
+                unread[frame] = odd
+    if lost is not None:
+        unread = {frame: lost for frame in range(count) if frame not in rings} | unread
+    known, stated = dict(rings), sorted({*rings, *unread})
+    for before, frame, after in zip([-1, *stated], stated, [*stated[1:], count], strict=False):
+        if frame not in unread:
+            continue
+        first = before + 1 if rings.get(before) is not None else frame
+        known[first] = None
+        for unknown in range(first, after):
+            yield unknown, unread[frame] if unknown == frame else UnreadObject(unread[frame].words, label)
+    for frame, ring in annotated_clips.rings_between(known, count - 1):
+        box = replace(AnnotatedBox.around(label, [ring], f"{where}, frame {frame}"), track=number)
         yield frame, replace(box, outline=None) if is_boxed else box
 
 
@@ -147,9 +179,8 @@ def _annotated_boxes(
             if shape.tag == "mask":
                 boxes.append(AnnotatedBox.of_pixels(name, *_pixels(shape.attrib, path), size, place))
             else:
-                AnnotatedBox.around(name, [ring := _ring(shape)], place)  # which refuses what encloses nothing
-                outlines.append((name, group, ring, place))
-        except (ArithmeticError, KeyError, ValueError) as error:
+                outlines.append((name, group, _closed_ring(shape), place))
+        except UNREADABLE as error:
             words = f"image {image.get('name')}, {place}: {errors.describe_cause(error)}"
             unread.append(UnreadObject.of_corners(words, shape.get("label") or "", _stated_corners(shape)))
     return [*boxes, *AnnotatedBox.in_groups(outlines)], unread
@@ -167,6 +198,13 @@ def _stated_corners(shape: Element) -> list[tuple[float, float]]:
         pairs = (corner.split(",") for corner in stated["points"].split(";"))
         return [(float(x), float(y)) for x, y in pairs]
     return []
+
+
+def _closed_ring(shape: Element) -> Ring:
+    """The corners of a shape; ValueError for a kind that is not known, and for what encloses nothing."""
+    ring = _ring(shape)
+    AnnotatedBox.around("", [ring], "")
+    return ring
 
 
 def _ring(shape: Element) -> Ring:

@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from hilum import errors
 from hilum.errors import DatasetError
 from hilum.layouts.cases import annotated_boxes, annotation_files
-from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
-from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, Sidecar
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring, UnreadObject
+from hilum.layouts.cases.annotation_files import UNREADABLE, AnnotatedFolder, AnnotationFormat, Sidecar
 from hilum.layouts.cases.dataset_folder import Folder, Record
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from hilum.lazy import pil_image
@@ -56,23 +57,30 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def labelme_sidecar(path: Path, record: Record) -> Sidecar:
-    """The outlines of a file. Shapes of one label and one group are one object.
+    """The outlines of a file, and the shapes that cannot be read. Shapes of one label and one group are one object.
 
-    Raises DatasetError, by file and shape, for what is no outline.
+    Raises DatasetError, by file, for a size that is no number.
     """
     outlines: list[tuple[str, Any, Ring, str]] = []
-    masks: list[AnnotatedBox] = []
+    masks, unread = list[AnnotatedBox](), list[UnreadObject]()
     with annotation_files.refuse_unreadable(path, f"{NO_OUTLINES} ({{}})", REMEDY):
         size = annotation_files.stated_size(record.get("imageWidth"), record.get("imageHeight"))
         for number, shape in enumerate(record["shapes"], start=1):
-            name, group, where = str(shape["label"]), shape.get("group_id"), f"shape {number}"
-            if _kind(shape) == "mask":
-                masks.append(_stored_mask(shape, name, where, size))
-            elif _kind(shape) not in FLAT:
-                outlines.append((name, group, _ring(shape, where), where))
+            where = f"shape {number}"
+            if _kind(shape) in FLAT:
+                continue
+            try:
+                name = _name(shape)
+                if _kind(shape) == "mask":
+                    masks.append(_stored_mask(shape, name, where, size))
+                else:
+                    AnnotatedBox.around(name, [ring := _ring(shape)], where)  # which refuses what encloses nothing
+                    outlines.append((name, shape.get("group_id"), ring, where))
+            except UNREADABLE as error:
+                unread.append(_unread_shape(shape, f"{where}: {errors.describe_cause(error)}"))
         boxes = (*AnnotatedBox.in_groups(outlines), *masks)
-    kinds = frozenset(map(_kind, record["shapes"]))
-    return Sidecar(Annotation(path, boxes, size), str(record.get("imagePath") or ""), kinds)
+    kinds = frozenset(_kind(shape) for shape in record["shapes"] if isinstance(shape, Mapping))
+    return Sidecar(Annotation(path, boxes, size, unread=tuple(unread)), str(record.get("imagePath") or ""), kinds)
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
@@ -91,7 +99,21 @@ def _kind(shape: Any) -> str:
     return str(shape.get("shape_type") or "polygon") if isinstance(shape, Mapping) else ""
 
 
-def _ring(shape: Record, where: str) -> Ring:
+def _name(shape: Record) -> str:
+    """The class of a shape; ValueError where it has none."""
+    if not (label := shape["label"]):
+        raise ValueError("it has no label")
+    return str(label)
+
+
+def _unread_shape(shape: Any, words: str) -> UnreadObject:
+    """What is known of a shape that cannot be read: its class, and the corners where all of them are numbers."""
+    if not isinstance(shape, Mapping):
+        return UnreadObject(words)
+    return UnreadObject.of_corners(words, str(shape.get("label") or ""), shape.get("points"))
+
+
+def _ring(shape: Record) -> Ring:
     """The corners of a shape; ValueError for a kind that is not known."""
     points = [(float(x), float(y)) for x, y in shape["points"]]
     match _kind(shape):
@@ -105,7 +127,7 @@ def _ring(shape: Record, where: str) -> Ring:
             radius = math.dist(centre, edge)
             return annotated_boxes.ellipse_corners(centre, (radius, radius))
         case other:
-            raise ValueError(f"{where} is of the kind {other!r}")
+            raise ValueError(f"a shape of the kind {other!r}")
 
 
 def _stored_mask(shape: Record, name: str, where: str, size: tuple[int, int] | None) -> AnnotatedBox:
@@ -115,7 +137,7 @@ def _stored_mask(shape: Record, name: str, where: str, size: tuple[int, int] | N
         with pil_image.open(io.BytesIO(base64.b64decode(shape["mask"], validate=True)), formats=["PNG"]) as picture:
             stored = np.asarray(picture) > 0
     except (binascii.Error, OSError, pil_image.DecompressionBombError) as error:
-        raise ValueError(f"{where} holds a mask that cannot be read ({error})") from error
+        raise ValueError(f"a mask that cannot be read ({error})") from error
     return AnnotatedBox.of_pixels(name, stored, (x, y), size, where)
 
 

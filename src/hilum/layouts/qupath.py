@@ -6,12 +6,14 @@ Coordinates are pixels of the finest level from its corner; https://qupath.readt
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hilum import errors
 from hilum.layouts.cases import annotation_files
-from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
-from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, Sidecar
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring, UnreadObject
+from hilum.layouts.cases.annotation_files import UNREADABLE, AnnotatedFolder, AnnotationFormat, Sidecar
 from hilum.layouts.cases.dataset_folder import Folder, Record
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 from hilum.values import FactRule
@@ -44,27 +46,30 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def _sidecar(path: Path) -> Sidecar:
-    """The annotation of a file. Raises DatasetError, by file and feature, for what is no outline."""
-    boxes = list[AnnotatedBox]()
+    """The annotation of a file, and the features that cannot be read. Raises DatasetError, by file, for no GeoJSON."""
+    boxes, unread_features = list[AnnotatedBox](), list[UnreadObject]()
     kinds = set[str]()
     unread = set[str]()
     problem, remedy = "is not a GeoJSON of outlines ({})", "Export it with QuPath as GeoJSON"
     with annotation_files.refuse_unreadable(path, problem, remedy):
         for where, feature in _with_children(_features(annotation_files.json_record(path, LARGEST))):
-            if NUCLEUS in feature:
-                unread.add("outlines of nuclei within cells")
-            shape = feature["geometry"]
-            if shape is None:
-                unread.add("an object without a place")
-                continue
-            if any((shape.get("plane") or {}).get(axis) for axis in "zt"):
-                unread.add("an outline in a further plane of a stack")
-                continue
-            kinds.add(shape["type"])
-            if shape["type"] not in FLAT:
-                rings, holes = _rings(shape, where)
-                boxes.append(AnnotatedBox.around(_name(feature.get("properties") or {}), rings, where, holes))
-    return Sidecar(Annotation(path, tuple(boxes)), kinds=frozenset(kinds), unread=frozenset(unread))
+            try:
+                if NUCLEUS in feature:
+                    unread.add("outlines of nuclei within cells")
+                shape = feature["geometry"]
+                if shape is None:
+                    unread.add("an object without a place")
+                elif any((shape.get("plane") or {}).get(axis) for axis in "zt"):
+                    unread.add("an outline in a further plane of a stack")
+                else:
+                    kinds.add(shape["type"])
+                    if shape["type"] not in FLAT:
+                        rings, holes = _rings(shape)
+                        boxes.append(AnnotatedBox.around(_name(_properties(feature)), rings, where, holes))
+            except UNREADABLE as error:
+                unread_features.append(_unread_feature(feature, f"{where}: {errors.describe_cause(error)}"))
+    annotation = Annotation(path, tuple(boxes), unread=tuple(unread_features))
+    return Sidecar(annotation, kinds=frozenset(kinds), unread=frozenset(unread))
 
 
 def _features(record: Any) -> Iterable[Record]:
@@ -81,8 +86,26 @@ def _with_children(features: Iterable[Record]) -> Iterator[tuple[str, Record]]:
     while waiting:
         where, feature = waiting.pop()
         yield where, feature
-        children = (feature.get("properties") or {}).get(CHILDREN) or feature.get(CHILDREN) or ()
-        waiting += [(f"{where}, child {number}", child) for number, child in enumerate(children, start=1)][::-1]
+        children = _properties(feature).get(CHILDREN)
+        if not children and isinstance(feature, Mapping):
+            children = feature.get(CHILDREN)
+        waiting += [(f"{where}, child {number}", child) for number, child in enumerate(children or (), start=1)][::-1]
+
+
+def _properties(feature: Any) -> Record:
+    """What a feature states beside its place; empty where that is odd."""
+    properties = feature.get("properties") if isinstance(feature, Mapping) else None
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def _unread_feature(feature: Any, words: str) -> UnreadObject:
+    """What is known of a feature that cannot be read: its class, and its corners where all of them are numbers."""
+    corners = list[Sequence[Any]]()
+    with suppress(*UNREADABLE):
+        shape = feature["geometry"]
+        polygons = [shape["coordinates"]] if shape["type"] == "Polygon" else shape["coordinates"]
+        corners = [corner[:2] for polygon in polygons for ring in polygon for corner in ring]
+    return UnreadObject.of_corners(words, _name(_properties(feature)), corners)
 
 
 def _name(properties: Record) -> str:
@@ -96,7 +119,7 @@ def _name(properties: Record) -> str:
     return str(stated or properties.get("name") or UNNAMED)
 
 
-def _rings(shape: Record, where: str) -> tuple[list[Ring], list[list[Ring]]]:
+def _rings(shape: Record) -> tuple[list[Ring], list[list[Ring]]]:
     """The outer rings of an outline, and the holes of each; ValueError for a kind that is not known.
 
     The first ring of a polygon is its outside and all others are holes, whichever way they run (RFC 7946, 3.1.6).
@@ -104,7 +127,7 @@ def _rings(shape: Record, where: str) -> tuple[list[Ring], list[list[Ring]]]:
     kinds = {"Polygon": [shape["coordinates"]], "MultiPolygon": shape["coordinates"]}
     polygons: Sequence[Any] = kinds.get(shape["type"], [])
     if not polygons:
-        raise ValueError(f"{where} is of the kind {shape['type']!r}")
+        raise ValueError(f"a shape of the kind {shape['type']!r}")
     rings = [[_ring(ring) for ring in polygon] for polygon in polygons]
     return [outer for outer, *_ in rings], [holes for _, *holes in rings]
 
@@ -130,7 +153,7 @@ FACTS = (
     FactRule(GEOJSON, "named", "nuclei within cells"),
     FactRule(GEOJSON, "named", "objects without a place"),
     FactRule(GEOJSON, "named", "further planes"),
-    FactRule(GEOJSON, "refused", "rings of fewer than three corners"),
+    FactRule(GEOJSON, "named", "rings of fewer than three corners"),
 )
 LAYOUT = Layout(
     "qupath", WHAT, fits, read, BY_NAMES, EXAMPLE, lambda path, settings: {"": _sidecar(path).annotation}, facts=FACTS

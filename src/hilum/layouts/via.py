@@ -6,6 +6,7 @@ Versions 1 and 2, https://www.robots.ox.ac.uk/~vgg/software/via/; coordinates ar
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from hilum import errors
 from hilum.errors import DatasetError
 from hilum.layouts import layout
 from hilum.layouts.cases import annotated_boxes, annotation_files
-from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
-from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, ListedImage
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring, UnreadObject
+from hilum.layouts.cases.annotation_files import UNREADABLE, AnnotatedFolder, AnnotationFormat, ListedImage
 from hilum.layouts.cases.dataset_folder import Folder, Record
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
 
@@ -37,6 +38,7 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A case for each image that is listed; where all regions are rectangles they are boxes, else outlines.
 
+    A region that cannot be read makes its place unknown.
     Raises DatasetError, by file, for a damaged one, for regions of which no attribute surely names the class, and for
     an image that two files list.
     """
@@ -47,21 +49,27 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     files = [path.name for path in entries] if flat else ()
     problems = layout.left_out_problem(files, what, "Outline them", "warning")
     listed = [one for path, own in entries.items() for one in via_images(path, own)]
-    form = replace(FORMAT, usual="boxes") if set(kinds) - FLAT <= {"rect"} else FORMAT
+    form = replace(FORMAT, usual="boxes") if set(kinds) - FLAT - {""} <= {"rect"} else FORMAT
     return AnnotatedFolder(folder, options, form).read_listed(listed, problems)
 
 
 def via_images(path: Path, entries: Iterable[Record]) -> list[ListedImage]:
-    """The images of a file with their regions."""
+    """The images of a file with their regions, and those that cannot be read."""
     own = list(entries)
     naming = _class_attribute(path, [region for entry in own for region in _regions(entry)])
     found = []
     for entry in own:
         name = str(entry["filename"])
-        with annotation_files.refuse_unreadable(path, f"{name} has regions that VIA does not write ({{}})", SAVE):
-            numbered = enumerate(_regions(entry), start=1)
-            boxes = [_annotated_box(region, naming, f"region {n} of {name}") for n, region in numbered]
-        found.append(ListedImage(name, Annotation(path, tuple(one for one in boxes if one is not None))))
+        boxes, unread = list[AnnotatedBox](), list[UnreadObject]()
+        for number, region in enumerate(_regions(entry), start=1):
+            if _kind(region) in FLAT:
+                continue
+            where = f"region {number} of {name}"
+            try:
+                boxes.append(_annotated_box(region, naming, where))
+            except UNREADABLE as error:
+                unread.append(_unread_region(region, naming, f"{where}: {errors.describe_cause(error)}"))
+        found.append(ListedImage(name, Annotation(path, tuple(boxes), unread=tuple(unread))))
     return found
 
 
@@ -76,28 +84,29 @@ def _entries(path: Path) -> list[Record]:
     return entries
 
 
-def _regions(entry: Record) -> list[Record]:
+def _regions(entry: Record) -> list[Any]:
     """The regions of an image: a list, or in version 1 numbered."""
     regions = entry.get("regions") or []
     return list(regions.values() if isinstance(regions, Mapping) else regions)
 
 
 def _are_regions(entry: Record) -> bool:
-    regions = entry.get("regions") or []
-    return isinstance(regions, Mapping | list) and all(
-        isinstance(region, Mapping) and isinstance(region.get("region_attributes") or {}, Mapping)
-        for region in _regions(entry)
-    )
+    return isinstance(entry.get("regions") or [], Mapping | list)
 
 
-def _kind(region: Record) -> str:
-    shape = region.get("shape_attributes")
-    return str(shape.get("name")) if isinstance(shape, Mapping) else ""
+def _part(region: Any, key: str) -> Record:
+    """What a region states of its shape or of its attributes; empty where that is odd."""
+    part = region.get(key) if isinstance(region, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
 
 
-def _class_attribute(path: Path, regions: Iterable[Record]) -> str | None:
+def _kind(region: Any) -> str:
+    return str(_part(region, "shape_attributes").get("name") or "")
+
+
+def _class_attribute(path: Path, regions: Iterable[Any]) -> str | None:
     """The attribute of regions that names their class; None where they have no attributes."""
-    names = list(dict.fromkeys(name for region in regions for name in region.get("region_attributes") or {}))
+    names = list(dict.fromkeys(name for region in regions for name in _part(region, "region_attributes")))
     known = [name for name in names if name.lower() in CLASS_NAMES]
     if len(names) > 1 and len(known) != 1:
         attributes = errors.list_phrase(names)
@@ -106,15 +115,28 @@ def _class_attribute(path: Path, regions: Iterable[Record]) -> str | None:
     return next(iter(known if len(names) > 1 else names), None)
 
 
-def _annotated_box(region: Record, naming: str | None, where: str) -> AnnotatedBox | None:
-    """The object that a region shows; None where it covers nothing."""
-    shape, kind = region["shape_attributes"], _kind(region)
-    if kind in FLAT:
-        return None
-    name = ONLY_CLASS if naming is None else _chosen_value((region.get("region_attributes") or {}).get(naming))
+def _annotated_box(region: Record, naming: str | None, where: str) -> AnnotatedBox:
+    """The object that a region shows; ValueError where it has no class."""
+    shape, attributes = region["shape_attributes"], region.get("region_attributes") or {}
+    if not isinstance(attributes, Mapping):
+        raise ValueError("its attributes are no names with values")
+    name = _class_name(region, naming)
     if not name:
-        raise ValueError(f"{where} has no {naming}")
-    return AnnotatedBox.around(name, [_ring(shape, kind)], where)
+        raise ValueError(f"it has no {naming}")
+    return AnnotatedBox.around(name, [_ring(shape, _kind(region))], where)
+
+
+def _class_name(region: Any, naming: str | None) -> str:
+    """The class of a region; empty where it states none, or several."""
+    return ONLY_CLASS if naming is None else _chosen_value(_part(region, "region_attributes").get(naming))
+
+
+def _unread_region(region: Any, naming: str | None, words: str) -> UnreadObject:
+    """What is known of a region that cannot be read: its class, and its corners where all of them are numbers."""
+    name = _class_name(region, naming)
+    with suppress(*UNREADABLE):
+        return UnreadObject.of_corners(words, name, _ring(_part(region, "shape_attributes"), _kind(region)))
+    return UnreadObject(words, name)
 
 
 def _chosen_value(value: Any) -> str:
@@ -130,8 +152,10 @@ def _ring(shape: Record, kind: str) -> Ring:
             x, y, width, height = (float(shape[key]) for key in ("x", "y", "width", "height"))
             return ((x, y), (x + width, y), (x + width, y + height), (x, y + height))
         case "polygon":
-            corners = zip(shape["all_points_x"], shape["all_points_y"], strict=True)
-            return tuple((float(x), float(y)) for x, y in corners)
+            across, down = shape["all_points_x"], shape["all_points_y"]
+            if len(across) != len(down):
+                raise ValueError(f"corners at {len(across)} places across and {len(down)} down")
+            return tuple((float(x), float(y)) for x, y in zip(across, down, strict=True))
         case "circle":
             x, y, radius = (float(shape[key]) for key in ("cx", "cy", "r"))
             return annotated_boxes.ellipse_corners((x, y), (radius, radius))

@@ -7,6 +7,7 @@ Everingham et al., Int J Comput Vis 2010, doi:10.1007/s11263-009-0275-4
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -14,7 +15,7 @@ from xml.parsers import expat
 
 from hilum.errors import DatasetError
 from hilum.layouts.cases import annotation_files, dataset_folder, stated_lists, table_reading
-from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, UnreadObject
 from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat, Sidecar
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember
 from hilum.layouts.cases.names import SPLIT_WORDS
@@ -24,6 +25,7 @@ from hilum.values.dataset_cases import SPLITS
 
 FORMAT = AnnotationFormat("voc", "Pascal VOC", "boxes")
 ROOT, TEST = "annotation", "test"
+ENDS = ("min", "max")
 LISTS = ("ImageSets", "Main")
 XML_LIMIT = 16 << 20  # one image has some hundred boxes, of half a KiB each
 
@@ -51,30 +53,51 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
 
 
 def voc_sidecar(path: Path) -> Sidecar:
-    """The boxes of a file, and the name of its image as stated.
+    """The boxes of a file, those that cannot be read, and the name of its image as stated."""
+    root = parse_xml(path)
+    if root.tag != ROOT:
+        raise _wrong(path, f"begins with <{root.tag}>", "Give annotations of Pascal VOC")
+    boxes, unread = list[AnnotatedBox](), list[UnreadObject]()
+    for number, item in enumerate(root.iter("object"), start=1):
+        name, where = (item.findtext("name") or "").strip(), f"object {number}"
+        try:
+            boxes.append(_annotated_box(item, name, where))
+        except ValueError as error:
+            unread.append(UnreadObject.of_corners(f"{where}: {error}", name, _stated_corners(item)))
+    size = None
+    if (stated := root.find("size")) is not None:
+        with annotation_files.refuse_unreadable(path, "its size cannot be read: {}", "Correct it"):
+            size = annotation_files.stated_size(*(_number(stated, key) for key in ("width", "height")))
+    return Sidecar(
+        Annotation(path, tuple(boxes), size, unread=tuple(unread)), (root.findtext("filename") or "").strip()
+    )
+
+
+def _annotated_box(item: Element, name: str, where: str) -> AnnotatedBox:
+    """The box of one object; ValueError where its name or a corner lacks or cannot be read.
 
     Corners are whole pixels counted from 1, both of them inside the box (VOC2012 development kit, section 4): the
     edges start one earlier, counted from 0.
     """
-    root = parse_xml(path)
-    if root.tag != ROOT:
-        raise _wrong(path, f"begins with <{root.tag}>", "Give annotations of Pascal VOC")
-    boxes = []
-    for number, item in enumerate(root.iter("object"), start=1):
-        name, box = (item.findtext("name") or "").strip(), item.find("bndbox")
-        if not name or box is None:
-            raise _wrong(path, f"object {number} has no {'bndbox' if name else 'name'}", "Correct it")
-        corners = [_number(path, f"object {number}", box, key) for key in ("xmin", "ymin", "xmax", "ymax")]
-        low, high = (corners[0], corners[1]), (corners[2], corners[3])
-        # Equal corners are a click without a drag; the kit would call them one pixel.
-        if low[0] < high[0] and low[1] < high[1]:
-            low = (low[0] - 1, low[1] - 1)
-        ignored = (item.findtext("difficult") or "0").strip() == "1"
-        boxes.append(AnnotatedBox(name, low, high, f"object {number}", ignored))
-    size = None
-    if (stated := root.find("size")) is not None:
-        size = annotation_files.stated_size(*(_number(path, "size", stated, key) for key in ("width", "height")))
-    return Sidecar(Annotation(path, tuple(boxes), size), (root.findtext("filename") or "").strip())
+    box = item.find("bndbox")
+    if not name or box is None:
+        raise ValueError(f"it has no {'bndbox' if name else 'name'}")
+    corners = [_number(box, key) for key in ("xmin", "ymin", "xmax", "ymax")]
+    low, high = (corners[0], corners[1]), (corners[2], corners[3])
+    # Equal corners are a click without a drag; the kit would call them one pixel.
+    if low[0] < high[0] and low[1] < high[1]:
+        low = (low[0] - 1, low[1] - 1)
+    ignored = (item.findtext("difficult") or "0").strip() == "1"
+    return AnnotatedBox(name, low, high, where, ignored)
+
+
+def _stated_corners(item: Element) -> list[tuple[float, float]]:
+    """The corners (x, y) of an object where all of them are numbers; else none."""
+    if (box := item.find("bndbox")) is None:
+        return []
+    with suppress(ValueError):
+        return [(_number(box, f"x{end}") - (end == "min"), _number(box, f"y{end}") - (end == "min")) for end in ENDS]
+    return []
 
 
 def parse_xml(path: Path) -> Element:
@@ -133,12 +156,12 @@ def _listed_name(line: str, stems: Collection[str]) -> str:
     return next(named, before[-1] if before else "")
 
 
-def _number(path: Path, where: str, parent: Element, key: str) -> float:
+def _number(parent: Element, key: str) -> float:
     text = parent.findtext(key)
     try:
         return float(text or "")
     except ValueError:
-        raise _wrong(path, f"{where} has {text!r} as its {key}", "Write a number") from None
+        raise ValueError(f"it has {text!r} as its {key}") from None
 
 
 def _wrong(path: Path | None, problem: str, remedy: str) -> DatasetError:

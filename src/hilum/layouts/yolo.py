@@ -19,7 +19,7 @@ from ruamel.yaml.error import YAMLError
 from hilum import errors
 from hilum.errors import DatasetError
 from hilum.layouts.cases import mask_pairs, stated_lists
-from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, UnreadObject
 from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember, Record
 from hilum.layouts.cases.mask_pairs import PairKey
@@ -51,15 +51,17 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A case for each image; an empty file means that nothing is there, an image without a file is not labelled.
 
-    Raises DatasetError, by file and line, for what is no box, and for a class without a name where others have one.
+    A line that is no box makes the place of its object unknown.
+    Raises DatasetError for a class without a name where others have one.
     """
     images = {_key(member): member for member in folder.images}
     texts = dict(_texts(folder, images))
-    lines = {texts[key].path: read_yolo_rows(texts[key].path) for key in images if key in texts}
+    contents = {texts[key].path: read_yolo_text(texts[key].path) for key in images if key in texts}
+    lines = {path: text.rows for path, text in contents.items()}
     points = _points_of(folder, lines)
     _refuse_tracks(lines, points)
     texts_of = {image.path: texts[key].path for key, image in images.items() if key in texts}
-    owners = {image: yolo_annotation(path, lines[path], points) for image, path in texts_of.items()}
+    owners = {image: yolo_annotation(path, contents[path], points) for image, path in texts_of.items()}
     of_labels = (key for key, member in texts.items() if any(name.lower() in LABELS for name in member.folders))
     lost = mask_pairs.missing_image_problem([key.name for key in of_labels if key not in images])
     boxes = [box for own in owners.values() for box in own.boxes]
@@ -86,42 +88,61 @@ class YoloRow:
     is_tracked: bool
 
 
-def read_yolo_rows(path: Path) -> list[YoloRow]:
-    """The lines of a file; DatasetError, by file and line, for one that is not a class number with a box."""
+@dataclass(frozen=True)
+class YoloText:
+    """The lines of a file.
+
+    unread: those that are not a class number with a box
+    """
+
+    rows: tuple[YoloRow, ...]
+    unread: tuple[UnreadObject, ...] = ()
+
+
+def read_yolo_text(path: Path) -> YoloText:
+    """The lines of a file. Raises DatasetError, by file, where it is no text or too long."""
     if path.stat().st_size > LARGEST:
         raise DatasetError("is larger than any list of boxes", str(path), "Give one file per image")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise DatasetError("is not UTF-8 text", str(path), "Save it as UTF-8") from error
-    rows = []
+    rows, unread = list[YoloRow](), list[UnreadObject]()
     for number, line in enumerate(lines, start=1):
         if not (cells := line.split()):
             continue
         if not LINE.match(line.strip()):
-            problem = f"line {number} is not a class number with a box: {line[:60]!r}"
-            raise DatasetError(problem, str(path), "Write class, centre x, centre y, width, height")
+            name = str(int(cells[0])) if cells[0].isdecimal() else ""
+            unread.append(UnreadObject(f"line {number} is not a class number with a box: {line[:60]!r}", name))
+            continue
         numbers = tuple(map(float, cells[1:]))
         is_tracked = cells[-1].isdecimal() and int(cells[-1]) > 0 and max(numbers[:-1]) <= 1 + ROUNDING
         rows.append(YoloRow(str(int(cells[0])), numbers, f"line {number}", is_tracked))
-    return rows
+    return YoloText(tuple(rows), tuple(unread))
 
 
-def yolo_annotation(path: Path, rows: Sequence[YoloRow], points: Points | None) -> Annotation:
+def yolo_annotation(path: Path, text: YoloText, points: Points | None) -> Annotation:
     """The boxes and outlines of a file, in shares of the image; of a box with keypoints the box.
 
-    Raises DatasetError, by file and line, for a line of another count of numbers, as predictions have.
+    A line of another count of numbers, as predictions have, is not read.
     """
-    return Annotation(path, tuple(_annotated_box(row, path, points) for row in rows), in_shares=True)
+    boxes, unread = list[AnnotatedBox](), [*text.unread]
+    for row in text.rows:
+        try:
+            boxes.append(_annotated_box(row, points))
+        except ValueError as error:
+            unread.append(UnreadObject(f"{row.where}: {error}", row.name))
+    return Annotation(path, tuple(boxes), in_shares=True, unread=tuple(unread))
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
     """points: "17x3" where boxes have so many keypoints of so many numbers."""
     count, _, values = settings.get("points", "").partition("x")
-    return {"": yolo_annotation(path, read_yolo_rows(path), Points(int(count), int(values)) if count else None)}
+    return {"": yolo_annotation(path, read_yolo_text(path), Points(int(count), int(values)) if count else None)}
 
 
-def _annotated_box(row: YoloRow, path: Path, points: Points | None) -> AnnotatedBox:
+def _annotated_box(row: YoloRow, points: Points | None) -> AnnotatedBox:
+    """The box or outline of a line; ValueError for one of another count of numbers."""
     count = 1 + len(row.numbers)
     if count == NUMBERS or (points and count == points.numbers):
         x, y, width, height = row.numbers[: NUMBERS - 1]
@@ -129,8 +150,7 @@ def _annotated_box(row: YoloRow, path: Path, points: Points | None) -> Annotated
     if points is None and count >= FEWEST_OF_OUTLINE and count % 2:
         return AnnotatedBox.around(row.name, [tuple(zip(row.numbers[::2], row.numbers[1::2], strict=True))], row.where)
     others = f"with {points} {points.numbers}" if points else "an outline an odd number of them"
-    problem = f"{row.where} has {count} numbers, a box {NUMBERS}, and {others}: a score or a track may be one too many"
-    raise DatasetError(problem, str(path), "Give what people annotated, exported without scores and tracks")
+    raise ValueError(f"{count} numbers, a box has {NUMBERS}, and {others}: a score or a track may be one too many")
 
 
 @dataclass(frozen=True)

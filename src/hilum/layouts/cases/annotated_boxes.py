@@ -83,12 +83,15 @@ class AnnotatedBox:
 
     @classmethod
     def around(cls, name: str, rings: Sequence[Ring], where: str, holes: Sequence[Sequence[Ring]] = ()) -> AnnotatedBox:
-        """The area inside polygons, with the edges of them all; ValueError for one of fewer than three corners.
+        """The area inside polygons, with the edges of them all.
 
         holes: of each polygon, those that are cut out of it
+        Raises ValueError for a polygon of fewer than three corners, and for a corner that is no number.
         """
         if any(len(ring) < 3 for ring in rings) or not rings:
-            raise ValueError(f"{where} ({name}) is an outline of fewer than three corners")
+            raise ValueError("an outline of fewer than three corners")
+        if not all(map(math.isfinite, (edge for ring in rings for corner in ring for edge in corner))):
+            raise ValueError("an outline with a corner that is no number")
         x, y = zip(*(corner for ring in rings for corner in ring), strict=True)
         kept_holes = tuple(map(tuple, holes)) if any(holes) else ()
         outline = Outline(tuple(rings), holes=kept_holes)
@@ -108,10 +111,10 @@ class AnnotatedBox:
     ) -> AnnotatedBox:
         """The outline of (rows, columns) pixels from a corner (x, y) on; ValueError where they leave the image."""
         if size is None:
-            raise ValueError(f"{where} is a mask, and the image's size is not stated")
+            raise ValueError("a mask, and the image's size is not stated")
         (x, y), (columns, rows), (height, width) = corner, size, stored.shape
         if x < 0 or y < 0 or x + width > columns or y + height > rows:
-            raise ValueError(f"{where} is a mask of {width} x {height} at ({x}, {y}), beyond the image")
+            raise ValueError(f"a mask of {width} x {height} at ({x}, {y}), beyond the image")
         outline = Outline(runs=_runs_of(stored, corner, size), size=size)
         return cls(name, (float(x), float(y)), (float(x + width), float(y + height)), where, outline=outline)
 
@@ -122,7 +125,7 @@ class UnreadObject:
 
     words:     what is wrong with it, and where
     name:      its class as the file states it; empty where that cannot be read
-    low, high: (x, y) edges of its place in voxels; empty where it may lie anywhere in the image
+    low, high: (x, y[, z]) edges of its place as the annotation states them; empty where it may lie anywhere
     """
 
     words: str
@@ -131,21 +134,32 @@ class UnreadObject:
     high: tuple[float, ...] = ()
 
     @classmethod
-    def of_corners(cls, words: str, name: str, corners: Iterable[Sequence[float]]) -> UnreadObject:
-        """The object whose place these corners (x, y) mark; it may lie anywhere without two that are numbers."""
-        known = [corner for corner in corners if len(corner) == 2 and all(map(math.isfinite, corner))]
-        if len(known) < 2:
+    def of_corners(cls, words: str, name: str, corners: Any) -> UnreadObject:
+        """The object whose place these corners (x, y[, z]) mark; it may lie anywhere where they are no numbers, or one.
+
+        corners: as a file states them, so that they may be anything
+        """
+        try:
+            places = np.array(list(corners), dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
             return cls(words, name)
-        x, y = zip(*known, strict=True)
-        return cls(words, name, (min(x), min(y)), (max(x), max(y)))
+        if places.ndim != 2 or len(places) < 2 or places.shape[1] not in (2, 3) or not np.isfinite(places).all():
+            return cls(words, name)
+        return cls(words, name, tuple(places.min(axis=0).tolist()), tuple(places.max(axis=0).tolist()))
+
+    def scaled(self, size: Sequence[int]) -> UnreadObject:
+        """The same one in voxels of an image of this size, where its edges were shares."""
+        low, high = (tuple(share * n for share, n in zip(ends, size, strict=False)) for ends in (self.low, self.high))
+        return replace(self, low=low, high=high)
 
     def edges_on(self, size: Sequence[int]) -> tuple[Floats, Floats]:
-        """Its edges within an image of so many columns and rows; all of that where its place is not stated."""
-        whole = np.array(size[:2], dtype=np.float64)
-        if not self.low:
-            return np.zeros(2), whole
-        low, high = (np.clip(np.array(edges), 0.0, whole) for edges in (self.low, self.high))
-        return (low, high) if (high > low).all() else (np.zeros(2), whole)
+        """Its edges within an image of so many voxels along x, y[, z]; all of that where its place is not stated."""
+        low, high = np.zeros(len(size)), np.array(size, dtype=np.float64)
+        whole = high.copy()
+        stated = min(len(self.low), len(size))  # a box in two axes is all that lies behind it
+        low[:stated] = np.clip(self.low[:stated], 0.0, whole[:stated])
+        high[:stated] = np.clip(self.high[:stated], 0.0, whole[:stated])
+        return (low, high) if (high > low).all() else (np.zeros(len(size)), whole)
 
 
 def ellipse_corners(centre: tuple[float, float], radii: tuple[float, float], turn: float = 0.0) -> Ring:
@@ -195,9 +209,19 @@ class Annotation:
 
     @property
     def has_unread_outlines(self) -> bool:
-        """Whether an object, or the outline of one, cannot be read."""
-        outlines = [box.outline for box in self.boxes if box.outline is not None]
-        return bool(self.unread) or not all(one.fills(*(self.size or one.size)) for one in outlines)
+        """Whether an object, or the outline of one, cannot be read or lies beyond the image, if its size is known."""
+        outlined = [(box, box.outline) for box in self.boxes if box.outline is not None]
+        return bool(self.unread) or not all(
+            outline.fills(*(self.size or outline.size)) and self._may_hold(box) for box, outline in outlined
+        )
+
+    def _may_hold(self, box: AnnotatedBox) -> bool:
+        """Whether a box lies within the image, as far as that is known without it."""
+        slack, whole = SLACK, self.size or (math.inf, math.inf)
+        if self.in_shares:
+            slack, whole = ROUNDING, (1, 1)
+        ends = zip(box.high, whole, strict=False)
+        return min(box.low) >= -slack and all(edge <= size + slack for edge, size in ends)
 
     @property
     def digest(self) -> str:
@@ -208,23 +232,40 @@ class Annotation:
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
     def placed_on(self, geometry: Geometry) -> Annotation:
-        """The same box in voxels of the image that it was annotated on.
+        """The same annotation in voxels of the image that it was made on; an object beyond that is one unread.
 
-        Raises DatasetError, by file and box, for an image of another size than the file states, for shares that do
-        not lie within the image, and for mm on one that does not say where it lies.
+        Raises DatasetError, by file, for an image of another size than the file states, and by file and box where none
+        of its objects lies on the image: as `edges_inside` does, for shares beyond it, and for mm on an image that does
+        not say where it lies.
         """
         size = columns_and_rows(geometry)
         if self.size is not None and self.size != size[:2]:
             stated, actual = (f"{columns} x {rows}" for columns, rows in (self.size, size[:2]))
             problem = f"is of an image of {stated} pixels (columns x rows), and the image has {actual}"
             raise DatasetError(problem, str(self.path), "Give the image that it was annotated on")
+        placed, beyond = list[AnnotatedBox](), list[tuple[AnnotatedBox, DatasetError]]()
+        for box in self.boxes:
+            try:
+                on_image = self._in_voxels(box, geometry)
+                edges_inside(on_image, size, str(self.path))
+            except DatasetError as error:
+                beyond.append((box, error))
+            else:
+                placed.append(on_image)
+        if beyond and not placed:
+            raise beyond[0][1]
+        unread = [*self.unread]
+        unread += [UnreadObject.of_corners(error.problem, box.name, (box.low, box.high)) for box, error in beyond]
+        if self.in_shares:
+            unread = [one.scaled(size) for one in unread]
+        return replace(self, boxes=tuple(placed), unread=tuple(unread), in_shares=False, in_mm=False)
+
+    def _in_voxels(self, box: AnnotatedBox, geometry: Geometry) -> AnnotatedBox:
+        """A box whose numbers were shares, mm or voxels."""
         if self.in_mm:
-            balls = tuple(_around_ball(box, geometry, self.path) for box in self.boxes)
-            return replace(self, boxes=balls, in_mm=False)
-        if not self.in_shares:
-            return self
-        boxes = tuple(_in_voxels(box, (size[0], size[1]), self.path) for box in self.boxes)
-        return replace(self, boxes=boxes, in_shares=False)
+            return _around_ball(box, geometry, self.path)
+        size = columns_and_rows(geometry)
+        return _of_shares(box, (size[0], size[1]), self.path) if self.in_shares else box
 
 
 def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callable[[], Image]) -> BoundingBoxes:
@@ -232,18 +273,19 @@ def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callabl
 
     Where an object cannot be read there is neither right nor wrong, of its class or of all.
     called: {name in the file: name of the class}
-    Raises DatasetError, by file and box, for one whose end lies before its start or lies outside the image, and as
-    `Annotation.placed_on` does.
+    Raises DatasetError as `Annotation.placed_on` does.
     """
     geometry, where = image().geometry, str(annotation.path)
+    size = columns_and_rows(geometry)
+    placed = annotation.placed_on(geometry)
     corners, names, ignored, notes = [], list[str](), list[bool](), list[str]()
     tracks = list[int | None]()
     seen: set[tuple[Any, ...]] = set()
-    for box in annotation.placed_on(geometry).boxes:
+    for box in placed.boxes:
         if any(low == high for low, high in zip(box.low, box.high, strict=True)):
             notes.append(f"{box.where} ({box.name}) has no extent, and is left out")
             continue
-        edges, cut = edges_inside(box, columns_and_rows(geometry), where)
+        edges, cut = edges_inside(box, size, where)
         same = (box.name, *edges.ravel().tolist())
         if same in seen:
             notes.append(f"{box.where} ({box.name}) occurs twice, and counts once")
@@ -254,11 +296,9 @@ def load_boxes(annotation: Annotation, called: Mapping[str, str], image: Callabl
         ignored.append(box.ignored)
         tracks.append(box.track)
         corners.append(np.ravel(edges[:, ::-1] if geometry.is_picture else edges))  # along the image's own axes
-    for unread in annotation.unread:
+    for unread in placed.unread:
         notes.append(f"{unread.words}: its place is unknown")
-        low, high = unread.edges_on(columns_and_rows(geometry))
-        flat = geometry.ndim - len(low)  # of a volume with a single slice
-        edges = np.array([[*low, *[0.0] * flat], [*high, *[1.0] * flat]])
+        edges = np.array(unread.edges_on(size))
         for name in [called[unread.name]] if unread.name in called else sorted(set(called.values())):
             names.append(name)
             ignored.append(True)
@@ -349,7 +389,7 @@ def edges_inside(box: AnnotatedBox, size: tuple[int, ...], where: str) -> tuple[
     return edges, bool((edges != [low, high]).any())
 
 
-def _in_voxels(box: AnnotatedBox, size: tuple[int, int], path: Path) -> AnnotatedBox:
+def _of_shares(box: AnnotatedBox, size: tuple[int, int], path: Path) -> AnnotatedBox:
     """A box, and its outline, of which the numbers were shares."""
     if min(box.low) < -ROUNDING or max(box.high) > 1 + ROUNDING:
         problem = f"{box.where} reaches from {box.low} to {box.high} of the image"

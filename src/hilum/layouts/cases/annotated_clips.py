@@ -10,7 +10,7 @@ from hilum import errors
 from hilum.errors import DatasetError
 from hilum.files import modality_words, patient_names
 from hilum.layouts import layout
-from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring
+from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring, UnreadObject
 from hilum.layouts.cases.annotation_files import AnnotatedFolder, AnnotationFormat
 from hilum.layouts.cases.dataset_folder import VIDEO_SUFFIXES, Folder, FolderMember
 from hilum.layouts.layout import DatasetOptions, Reading, References
@@ -24,9 +24,10 @@ class ListedClip:
     """A clip as a file lists it.
 
     name:   of the clip, from which its patient is made
-    frames: {frame from 0: its boxes}; a frame that is not in it has no object
+    frames: {frame from 0: its boxes}; a frame that is neither in it nor in `unread` has no object
     count:  of its frames
     clip:   its file; else images has the file of each frame
+    unread: {frame from 0: its objects that cannot be read}
     """
 
     path: Path
@@ -37,13 +38,14 @@ class ListedClip:
     clip: Path | None = None
     images: Mapping[int, Path] = field(default_factory=dict)
     split: Split | None = None
+    unread: Mapping[int, Sequence[UnreadObject]] = field(default_factory=dict)
 
     def annotation(self, frame: int) -> Annotation:
         """The boxes of a frame, cut to the image."""
         boxes = self.frames.get(frame, ())
         if self.size is not None:
             boxes = tuple(kept for one in boxes if (kept := _within(one, self.size)) is not None)
-        return Annotation(self.path, boxes, self.size)
+        return Annotation(self.path, boxes, self.size, unread=tuple(self.unread.get(frame, ())))
 
     @property
     def keys(self) -> dict[int, str]:

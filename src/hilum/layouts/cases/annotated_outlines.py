@@ -162,23 +162,23 @@ def pixels_of_objects(
 ) -> tuple[list[CoveredPixels], list[UnreadObject]]:
     """The pixels of each object, and the objects that cannot be read; of these names alone, where they are given.
 
-    Raises DatasetError, by file and object, for a volume, for an object without an outline or one that lies outside
-    the image, and as `Annotation.placed_on` does.
+    Raises DatasetError, by file, for a volume, by file and object for one without an outline, and as
+    `Annotation.placed_on` does.
     """
     where = str(annotation.path)
     if image.geometry.ndim > 2 and image.geometry.shape[2:] != (1,):
         raise DatasetError("outlines are of pictures, and the image is a volume", where, "Save masks as volumes")
     columns, rows = annotated_boxes.columns_and_rows(image.geometry)[:2]
+    placed = annotation.placed_on(image.geometry)
     # One of a class that was not chosen is background wherever it lies.
-    unread = [one for one in annotation.unread if names is None or not one.name or one.name in names]
+    unread = [one for one in placed.unread if names is None or not one.name or one.name in names]
     objects = []
-    for box in annotation.placed_on(image.geometry).boxes:
+    for box in placed.boxes:
         if names is not None and box.name not in names:
             continue
         if box.outline is None:
             problem = f"{box.where} ({box.name}) has a box and no outline"
             raise DatasetError(problem, where, "Outline it, or read boxes: --task detection")
-        annotated_boxes.edges_inside(box, (columns, rows, *image.geometry.shape[2:]), where)
         try:
             objects.append(CoveredPixels(box, *cover_outline(box.outline, (rows, columns))))
         except ValueError as error:

@@ -18,7 +18,7 @@ from hilum.files import modality_words
 from hilum.files.storage import structured_text
 from hilum.layouts import layout
 from hilum.layouts.cases import annotated_boxes, dataset_folder, mask_pairs
-from hilum.layouts.cases.annotated_boxes import Annotation, UnreadObject
+from hilum.layouts.cases.annotated_boxes import Annotation
 from hilum.layouts.cases.annotated_outlines import BOXES, AnnotationReferences
 from hilum.layouts.cases.dataset_folder import Folder, FolderMember
 from hilum.layouts.cases.names import NEIGHBOURS
@@ -188,9 +188,11 @@ class AnnotatedFolder:
         seen:        what is annotated, in words
         annotations: of images that are not here, whose classes count too
         names:       {name in a file: name of its class}, where the data set states them
-        Raises UsageError where --labels names what nobody annotated.
+        Raises UsageError where --labels names what nobody annotated, and DatasetError where no annotation can be read.
         """
-        every = [*annotations, *(cell.known for row in rows for cell in row.references.values())]
+        annotated = [(row.name, cell.known) for row in rows for cell in row.references.values()]
+        every = [*annotations, *(annotation for _, annotation in annotated)]
+        _refuse_all_unreadable(every)
         made = AnnotationReferences.for_options(every, self.form.usual, self.folder, self.options, names)
         return Reading(
             tuple(made.with_kinds(rows)),
@@ -199,7 +201,7 @@ class AnnotatedFolder:
             annotation_names=made.names,
             modality=modality_words.modality_word(self.options.modality),
             patients=patients,
-            problems=(*problems, *made.notes(every)),
+            problems=(*problems, *_unread_problem(annotated), *made.notes(every)),
         )
 
     def read_sidecars(self, files: Mapping[FolderMember, Sidecar], parts: Mapping[str, Split] | None = None) -> Reading:
@@ -250,12 +252,10 @@ class AnnotatedFolder:
         if not entries:
             problem = f"no file of {self.form.what} lists an image"
             raise DatasetError(problem, str(self.folder.root), "Name another --layout")
-        _refuse_all_unreadable([entry.annotation for entry in entries])
         found = _listed_members(entries, self.folder, words)
         missing = [entry for entry, image in found if image is None]
         there = [(entry, image) for entry, image in found if image is not None]
         owners = grouping.by_key((image.path, entry) for entry, image in there)
-        unread = {image.name: entry.annotation.unread for entry, image in there if entry.annotation.unread}
         modality, rows = modality_words.modality_word(self.options.modality), list[CaseRow]()
         for entry, image in there:
             cell = Cell((image.path,), "clip" if entry.clip else "", modality=modality)
@@ -275,7 +275,7 @@ class AnnotatedFolder:
             seen=f"{errors.count_phrase(len(rows), 'image')}, listed in {files}",
             annotations=[entry.annotation for entry in missing],
             patients="clips, each of which counts as a patient",
-            problems=(*problems, *lost, *_unread_problem(unread, files)),
+            problems=(*problems, *lost),
         )
 
 
@@ -315,13 +315,19 @@ def _refuse_twice(twice: Sequence[Sequence[ListedImage]]) -> None:
         raise DatasetError(problem, str(each[-1].annotation.path), remedy)
 
 
-def _unread_problem(unread: Mapping[str, Sequence[UnreadObject]], files: str) -> Problems:
-    """The warning on annotations that cannot be read, by the cases of their images."""
-    each = [one for objects in unread.values() for one in objects]
-    words = errors.list_phrase([one.words for one in each])
-    what = f"{errors.count_phrase(len(each), 'annotation')} of {files} cannot be read ({words})"
-    anywhere = sum(not one.low for one in each)
+def _unread_problem(annotated: Sequence[tuple[str, Annotation]]) -> Problems:
+    """The warning on objects that cannot be read, by the cases of their images.
+
+    annotated: (case, what its file states)
+    """
+    unread = [(case, annotation.path.name, one) for case, annotation in annotated for one in annotation.unread]
+    files = list(dict.fromkeys(file for _, file, _ in unread))
+    in_words = [one.words if len(files) == 1 else f"{file}, {one.words}" for _, file, one in unread]
+    counted = errors.count_phrase(len(unread), "annotation")
+    what = f"{counted} of {errors.list_phrase(files, 3)} cannot be read ({errors.list_phrase(in_words)})"
+    anywhere = sum(not one.low for _, _, one in unread)
     where = "what lies in their boxes is unknown"
     if anywhere:
         where += f", and where no box is stated ({errors.count_phrase(anywhere, 'annotation')}) the rest of the image"
-    return layout.left_out_problem(unread, what, f"Correct them: until then {where}", "warning")
+    cases = dict.fromkeys(case for case, _, _ in unread)
+    return layout.left_out_problem(cases, what, f"Correct them: until then {where}", "warning")

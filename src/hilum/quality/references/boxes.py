@@ -25,21 +25,26 @@ MOST_LISTED = 12  # classes in one line
 
 def _record(summary: Any) -> Mapping[str, int]:
     """{class: boxes}"""
-    return Counter(summary.names)
+    return Counter(_counted_names(summary))
 
 
 def _count(fingerprint: Fingerprint) -> Mapping[str, int]:
     """{class: boxes}"""
-    return Counter(name for own in fingerprint.summaries(KIND).values() for name in own.names)
+    return Counter(name for own in fingerprint.summaries(KIND).values() for name in _counted_names(own))
+
+
+def _counted_names(boxes: Any) -> tuple[str, ...]:
+    """The class of each box that is not to be ignored."""
+    names: tuple[str, ...] = boxes.at(~boxes.ignored).names
+    return names
 
 
 def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[Problem]:
     """Box by box, what was left out or cut back; that there is none at all."""
     case = (reference.case,)
     for note in reference.value.notes:
-        yield Problem.warning(
-            f"{KIND}: {note}", case, "the model learns the box as corrected", "Correct the annotation"
-        )
+        why = "the model learns the boxes as they were read, and nothing where a place is unknown"
+        yield Problem.warning(f"{KIND}: {note}", case, why, "Correct the annotation")
     if not len(reference.value):
         yield Problem.note(f"{KIND} is empty", case, "it teaches only background", "Check that this is meant")
 
@@ -49,7 +54,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     summaries = cohort.summaries(KIND)
     ids = {case.id for case in cohort.training.cases}
     training = [boxes for case, boxes in summaries.items() if case in ids]
-    names = {name for boxes in training for name in boxes.names}
+    names = {name for boxes in training for name in _counted_names(boxes)}
     if training and not names:
         where = "of the training part " if len(training) < len(summaries) else ""
         yield Problem.error(
@@ -74,12 +79,14 @@ def _lines(cohort: Cohort) -> Mapping[str, str]:
     boxes = cohort.summaries(KIND).values()
     if not boxes:
         return {}
-    counts = Counter(name for own in boxes for name in own.names)
+    counts = Counter(name for own in boxes for name in _counted_names(own))
+    ignored = sum(int(own.ignored.sum()) for own in boxes)
     counts_in_words = (
         errors.list_phrase((f"{name} {count}" for name, count in counts.most_common()), MOST_LISTED) or "none"
     )
     derived = f"; {cohort.dataset.derived[KIND]}" if KIND in cohort.dataset.derived else ""
-    return {"boxes": f"{counts_in_words} in {errors.count_phrase(len(boxes), 'case')}{derived}"}
+    aside = f"; {errors.count_phrase(ignored, 'box is', 'boxes are')} to be ignored" if ignored else ""
+    return {"boxes": f"{counts_in_words} in {errors.count_phrase(len(boxes), 'case')}{aside}{derived}"}
 
 
 BOXES = ReferenceKind(

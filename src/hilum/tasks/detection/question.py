@@ -268,8 +268,9 @@ def _box_origin(dataset: Dataset) -> str:
 
 
 def _training_boxes(fingerprint: Fingerprint) -> list[BoundingBoxes]:
-    """The boxes of each training case that has a reference."""
-    return [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
+    """The boxes of each training case that has a reference, without those to be ignored."""
+    references = [case.references["boxes"] for case in fingerprint.cases if "boxes" in case.references]
+    return [boxes.at(~boxes.ignored) for boxes in references]
 
 
 def _across(boxes: Sequence[BoundingBoxes], axes: int) -> float:
