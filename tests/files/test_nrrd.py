@@ -30,6 +30,7 @@ def nrrd(path: Path, voxels: np.ndarray, *lines: str, encoding: str = "raw") -> 
         "raw": lambda: plain,
         "gzip": lambda: gzip.compress(plain),
         "bzip2": lambda: bz2.compress(plain),
+        "hex": lambda: plain.hex(sep="\n", bytes_per_sep=7).encode(),
         "ascii": lambda: " ".join(str(n) for n in voxels.ravel(order="F")).encode(),
     }[encoding]()
     head = [f"type: {kind}", f"dimension: {voxels.ndim}", f"sizes: {' '.join(map(str, voxels.shape))}"]
@@ -293,19 +294,26 @@ def test_a_slice_in_space_is_a_volume_of_one_slice(tmp_path: Path) -> None:
 # -- encodings and files ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2", "ascii"])
+@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2", "hex", "ascii"])
 def test_every_encoding_gives_the_same_voxels(tmp_path: Path, ramp: np.ndarray, encoding: str) -> None:
     image = file_formats.read(nrrd(tmp_path / "a.nrrd", ramp, encoding=encoding))
     assert_array_equal(image.data[0], ramp)
     assert_array_equal(image.pixels[(slice(0, 1), slice(1, 2), slice(0, 3), slice(2, 4))], ramp[None, 1:2, :, 2:4])
 
 
-@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2", "ascii"])
+@pytest.mark.parametrize("encoding", ["raw", "gzip", "bzip2", "hex", "ascii"])
 def test_a_file_cut_short_is_refused(tmp_path: Path, encoding: str) -> None:
     noise = np.random.default_rng(0).integers(0, 99, (10, 10, 10)).astype(np.int16)
     whole = nrrd(tmp_path / "a.nrrd", noise, encoding=encoding).read_bytes()
     (tmp_path / "b.nrrd").write_bytes(whole[:-60])
     with pytest.raises(FormatError, match=r"b\.nrrd"):
+        _ = file_formats.read(tmp_path / "b.nrrd").data
+
+
+def test_voxels_that_are_no_hexadecimal_digits_are_refused(tmp_path: Path, ramp: np.ndarray) -> None:
+    whole = nrrd(tmp_path / "a.nrrd", ramp, encoding="hex").read_bytes()
+    (tmp_path / "b.nrrd").write_bytes(whole[:-1] + b"g")
+    with pytest.raises(FormatError, match=r"b\.nrrd: .*hexadecimal"):
         _ = file_formats.read(tmp_path / "b.nrrd").data
 
 
@@ -370,7 +378,7 @@ def test_a_detached_nifti_needs_a_byte_skip_and_surplus_bytes_are_stated(tmp_pat
     ("old", "new", "reason"),
     [
         (b"type: short", b"type: block", "voxels of type 'block'"),
-        (b"encoding: raw", b"encoding: hex", "the encoding 'hex'"),
+        (b"encoding: raw", b"encoding: zrl", "the encoding 'zrl'"),
         (b"sizes: 2 3 4", b"sizes: 2 3", "sizes 2 3 in 3 dimensions"),
         (b"sizes: 2 3 4", b"sizes: 2 -3 4", "sizes 2 -3 4"),
         (b"sizes: 2 3 4", b"sizes: 2 x 4", "'sizes' is '2 x 4'"),

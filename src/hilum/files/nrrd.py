@@ -43,6 +43,7 @@ ENCODINGS: dict[str, Compression] = {
     "gzip": "gzip",
     "bz2": "bzip2",
     "bzip2": "bzip2",
+    "hex": "hex",
     "txt": "text",
     "text": "text",
     "ascii": "text",

@@ -18,10 +18,10 @@ from hilum.errors import FormatError
 from hilum.files import format_options
 from hilum.files.format_options import Part
 from hilum.files.storage import packed_files, spool
-from hilum.files.storage.packed_files import GET_AGAIN, GZIP, Compression
+from hilum.files.storage.packed_files import GET_AGAIN, GZIP, HEX, Compression
 from hilum.values import Array, Deferred
 
-PACKED, DEFLATED = ("gzip", "bzip2", "zlib"), ("gzip", "zlib")
+PACKED, DEFLATED = ("gzip", "bzip2", "zlib", "hex"), ("gzip", "zlib")
 # RFC 1951: a match of 258 bytes costs at least two bits, so nothing inflates further than this.
 LARGEST_INFLATION = 1032
 # A stream that claims to be larger than this, and this many times its own size, is counted before it is believed.
@@ -280,6 +280,10 @@ class VoxelBlock:
         if self.compression == "text":
             if size < self.offset + 2 * prod(self.shape) - 1:  # a digit each, and a space between two
                 raise self._broken(f"{size} bytes of text cannot be {prod(self.shape)} numbers")
+            return
+        if self.compression == HEX:
+            if size < 2 * needed:
+                raise self._short(max(size, 0) // 2)
             return
         if self.compression in DEFLATED and size * LARGEST_INFLATION < needed:
             raise self._broken(f"{size} compressed bytes cannot hold the {needed} that the header promises")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 import bz2
 import gzip
 import io
@@ -14,8 +15,9 @@ from typing import Any, BinaryIO, Literal
 
 from hilum.errors import FormatError
 
-Compression = Literal["none", "gzip", "bzip2", "zlib", "text"]
+Compression = Literal["none", "gzip", "bzip2", "zlib", "hex", "text"]
 GZIP: Compression = "gzip"
+HEX: Compression = "hex"
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 1 << 22
 GET_AGAIN = "Get the file again from where it came from"
@@ -70,7 +72,7 @@ def name_damage(path: Path) -> Iterator[None]:
         yield
     except EOFError as error:
         raise FormatError("the compressed voxels end too early", str(path), GET_AGAIN) from error
-    except (zlib.error, gzip.BadGzipFile, OSError) as error:
+    except (zlib.error, gzip.BadGzipFile, OSError, binascii.Error) as error:
         raise FormatError(f"the compressed voxels are damaged ({error})", str(path), GET_AGAIN) from error
 
 
@@ -98,10 +100,36 @@ class _Inflating(io.RawIOBase):
         return 0
 
 
+class _HexDigits(io.RawIOBase):
+    """Bytes that a file spells as two hexadecimal digits each, with white space anywhere between them."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._digits = b""
+
+    def readable(self) -> bool:
+        """True: the interface of io.RawIOBase."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with bytes, and return their number: 0 at the end. Raises binascii.Error for other text."""
+        while len(self._digits) < 2:
+            text = self._file.read(CHUNK)
+            if not text:
+                return 0
+            self._digits += b"".join(text.split())
+        spelt = 2 * min(len(buffer), len(self._digits) // 2)
+        plain = binascii.unhexlify(self._digits[:spelt])
+        self._digits = self._digits[spelt:]
+        buffer[: len(plain)] = plain
+        return len(plain)
+
+
 STREAMS: dict[Compression, Callable[[BinaryIO], Any]] = {
     "gzip": lambda file: gzip.GzipFile(fileobj=file),
     "bzip2": bz2.BZ2File,
     "zlib": inflate_stream,
+    "hex": lambda file: io.BufferedReader(_HexDigits(file), CHUNK),
 }
 
 
