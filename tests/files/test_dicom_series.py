@@ -170,6 +170,22 @@ def test_files_of_one_series_uid_but_another_kind_are_another_series(tmp_path: P
     assert [files.is_image for files in series_survey.list_series(tmp_path)] in ([True, False], [False, True])
 
 
+def test_a_slice_of_another_patient_in_a_series_is_counted_and_nobody_is_named(tmp_path: Path) -> None:
+    for number in range(4):
+        person = {"PatientID": "0815", "PatientName": "Roe^Richard"} if number == 2 else {}
+        write_slice(tmp_path / f"{number}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, number), **person)
+    with pytest.raises(FormatError, match=r"belong to 2 patients \(3 and 1 files\)") as refusal:
+        file_formats.read(tmp_path)
+    assert not any(word in str(refusal.value) for word in ("4711", "0815", "Doe", "Roe"))
+
+
+def test_a_file_that_states_no_patient_makes_no_second_one_of_a_series(tmp_path: Path) -> None:
+    for number in range(4):
+        person = {"PatientID": "", "PatientName": ""} if number == 2 else {}
+        write_slice(tmp_path / f"{number}.dcm", np.ones((2, 2), np.uint16), position=(0, 0, number), **person)
+    assert file_formats.read(tmp_path).geometry.shape == (2, 2, 4)
+
+
 def test_order_and_names_do_not_depend_on_file_names(tmp_path: Path) -> None:
     for folder, names in (("one", "abc"), ("two", "cab")):
         (tmp_path / folder).mkdir()

@@ -98,8 +98,11 @@ def _read_headers(heads: list[Header], options: ReadOptions) -> Mapping[str, Ima
         header_reading.check_pixels(heads[0])
     loaders: list[Callable[[], Image]] = []
     names, refusals = list[str](), list[HilumError]()
-    for group in series_survey.group_by_series(images):
-        volumes, refusal = _volumes_or_refusal(group, options)
+    groups = series_survey.group_by_series(images)
+    several_patients = series_survey.files_by_patient(groups)
+    for group in groups:
+        counts = several_patients.get(series_survey.stated_series(group[0]), [])
+        volumes, refusal = _volumes_or_refusal(group, options, counts)
         refusals += [refusal] if refusal else []
         names += [series_survey.safe_name(group[0].dataset) + series_survey.safe_text(suffix) for suffix, _ in volumes]
         loaders += [load for _, load in volumes]
@@ -109,10 +112,19 @@ def _read_headers(heads: list[Header], options: ReadOptions) -> Mapping[str, Ima
 
 
 def _volumes_or_refusal(
-    group: list[Header], options: ReadOptions
+    group: list[Header], options: ReadOptions, counts: Sequence[int]
 ) -> tuple[list[tuple[str, Callable[[], Image]]], HilumError | None]:
-    """([(a suffix, a function that gives the image)], the error that the one function raises)."""
+    """([(a suffix, a function that gives the image)], the error that the one function raises).
+
+    counts: how many files of the series each patient has, where they state several
+    """
     try:
+        if counts:
+            raise FormatError(
+                f"the slices of one series belong to {len(counts)} patients ({' and '.join(map(str, counts))} files)",
+                str(group[0].path.parent),
+                "Take out the files that belong to another patient, or move them into a folder of their own",
+            )
         return [(suffix, partial(_itself, image)) for suffix, image in _images_of(group, options)], None
     except HilumError as error:
         refusal = error

@@ -189,6 +189,22 @@ def group_by_series(heads: Iterable[Header]) -> list[list[Header]]:
     return [groups[key] for key in sorted(groups, key=lambda key: _place(key, groups[key][0]))]
 
 
+def files_by_patient(groups: Iterable[Sequence[Header]]) -> dict[tuple[str, str], list[int]]:
+    """{(study, series) whose files state several patients: how many files each of them has, most first}."""
+    series = grouping.by_key((stated_series(group[0]), group) for group in groups)
+    counts = {}
+    for stated, parts in series.items():
+        people = [StatedPatient.of_dataset(part[0].dataset) for part in parts]
+        if stated[1] and stated_patients.mixed_people(people):
+            counts[stated] = sorted((len(part) for part in parts), reverse=True)
+    return counts
+
+
+def stated_series(head: Header) -> tuple[str, str]:
+    """The UIDs of study and series that a header states; empty where it states none."""
+    return tags.text(head.dataset, "StudyInstanceUID"), tags.text(head.dataset, "SeriesInstanceUID")
+
+
 def _key(head: Header, people: dict[str, str]) -> Key:
     """The series that a file belongs to, or the contoured object; people: the pseudonyms that are made already."""
     uid = tags.text(head.dataset, "SeriesInstanceUID") or str(head.path)
