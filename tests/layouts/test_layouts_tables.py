@@ -157,6 +157,15 @@ def test_where_no_row_has_its_file_the_error_states_why(tmp_path):
         dataset_layouts.read_dataset(tmp_path)
 
 
+def test_the_error_states_the_reason_that_left_rows_out_and_not_how_numbers_are_written(tmp_path):
+    for number in range(4):
+        picture(tmp_path / f"000{number}.png")
+    lines = [f'{number},{"ab"[number % 2]},"4{number},5"\n' for number in range(4)]
+    (tmp_path / "table.csv").write_text("image,class,age\n" + "".join(lines))
+    with pytest.raises(DatasetError, match=r"used: 4 rows name files that are not there\. Correct the paths"):
+        dataset_layouts.read_dataset(tmp_path / "table.csv")
+
+
 def test_folders_of_classes_keep_them_beside_a_table_that_has_none(tmp_path):
     classed(tmp_path)
     names = sorted(path.relative_to(tmp_path).with_suffix("").as_posix() for path in tmp_path.rglob("*.png"))

@@ -17,7 +17,7 @@ from hilum.errors import UsageError
 from hilum.evaluation import Metrics
 from hilum.report import wording
 from hilum.report.display import DARK, LIGHT
-from hilum.values import Decision, Estimate, PlainValue, Problem, Row, grouping
+from hilum.values import Decision, Estimate, PlainValue, Problem, Row, dataset_cases, grouping
 
 CHART_SIZE = re.compile(r'<svg width="(\d+)" height="(\d+)"')
 
@@ -62,7 +62,6 @@ class Figure:
 FEW_LABELS, MOST_METRICS = 3, 6
 # From so many on problems that cases have in common are one. What they differ in: whole and broken numbers.
 MANY_ALIKE, NUMBERS = 4, re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
-SEVERITIES = ("error", "warning", "note")  # the worst first
 
 
 @dataclass(frozen=True)
@@ -317,7 +316,7 @@ def template_environment() -> Environment:
     jinja.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     jinja.filters.update(cell=wording.cell_text, setting=wording.setting_text, sentence=wording.as_sentence)
     jinja.globals.update(
-        light=LIGHT, dark=DARK, words=wording, is_link=_is_link, numeric=_numeric, worst_first=_worst_first
+        light=LIGHT, dark=DARK, words=wording, is_link=_is_link, numeric=_numeric, worst_first=dataset_cases.worst_first
     )
     return jinja
 
@@ -336,7 +335,3 @@ def _numeric(table: Table) -> list[bool]:
     """The columns that hold numbers, so that their digits stand under one another."""
     columns = zip(*table.rows, strict=True) if table.rows else [()] * len(table.columns)
     return [bool(cells) and all(isinstance(c, int | float | None) for c in cells) for cells in columns]
-
-
-def _worst_first(problems: list[Problem]) -> list[Problem]:
-    return sorted(problems, key=lambda problem: SEVERITIES.index(problem.severity))

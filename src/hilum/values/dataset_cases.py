@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -105,6 +105,10 @@ def _image_named(images: Mapping[str, Image], name: str) -> Image:
     return images[name].with_image_name(voxel_images.pad_numeric_name(name))
 
 
+Severity = Literal["error", "warning", "note"]
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something wrong or odd about a data set.
@@ -114,7 +118,7 @@ class Problem:
     column:   the covariate that has cells without a meaning, and so cannot be asked for
     """
 
-    severity: Literal["error", "warning", "note"]
+    severity: Severity
     what: str
     cases: tuple[str, ...] = ()
     why: str = ""
@@ -142,6 +146,11 @@ class Problem:
         """The problem of a case that has no result because of an error."""
         what = f"{where or error.where}: {error.problem}"
         return cls("error", what, (case,), remedy=error.remedy, outcome=case_outcome.error_outcome(error))
+
+
+def worst_first(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems by severity, those of one severity in their order."""
+    return sorted(problems, key=lambda problem: SEVERITIES.index(problem.severity))
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,6 +51,7 @@ from hilum.values import (
     Fingerprint,
     Image,
     Problem,
+    dataset_cases,
     dataset_fingerprint,
     grid_geometry,
 )
@@ -152,7 +153,7 @@ class Check(InNotebook):
     @property
     def table(self) -> pd.DataFrame:
         """The findings, the worst first: severity, what, cases, why, remedy."""
-        findings = sorted(self.problems, key=lambda problem: SEVERITIES.index(problem.severity))
+        findings = dataset_cases.worst_first(self.problems)
         return pd.DataFrame([asdict(one) for one in findings], columns=["severity", "what", "cases", "why", "remedy"])
 
     def as_record(self) -> CheckRecord:
@@ -183,7 +184,7 @@ class Check(InNotebook):
 
     def __repr__(self) -> str:
         lines = [f"{name}: {value}" for name, value in self.facts.items()]
-        for problem in sorted(self.problems, key=lambda problem: SEVERITIES.index(problem.severity)):
+        for problem in dataset_cases.worst_first(self.problems):
             lines.extend(_lines(problem))
         if not self.problems:
             lines.append("nothing was found that speaks against training")
@@ -426,7 +427,6 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, JsonValue]:
     return facts
 
 
-SEVERITIES = ("error", "warning", "note")  # the worst first
 SHOWN_CASES, EACH, SHOWN_PAIRS = 12, 4, 12
 BINS = 32
 
@@ -435,7 +435,7 @@ def dataset_check_page(
     examination: Examination, facts: Mapping[str, JsonValue], more: Sequence[Section] = ()
 ) -> ReportPage:
     """All that was found as one page, the worst first; more: sections on groups of people"""
-    problems = sorted(examination.problems, key=lambda problem: SEVERITIES.index(problem.severity))
+    problems = dataset_cases.worst_first(examination.problems)
     unknown = "" if examination.dataset.patients_known else (
         " Patients are unknown: a split is by case, and leakage cannot be excluded."
     )  # fmt: skip
@@ -456,7 +456,7 @@ def dataset_check_page(
 
 def _verdict(examination: Examination) -> str:
     """Whether these data are fit to learn from, in a sentence."""
-    counts = {name: sum(one.severity == name for one in examination.problems) for name in SEVERITIES[:2]}
+    counts = {name: sum(one.severity == name for one in examination.problems) for name in ("error", "warning")}
     spoken = " and ".join(errors.count_phrase(count, name) for name, count in counts.items() if count)
     if examination.fatal:
         return f"Not fit for training as they are: {spoken or 'no case can be used'}."
@@ -495,7 +495,7 @@ def _short(measures: Mapping[str, float]) -> dict[str, float | None]:
 def _pictures(examination: Examination) -> Iterator[Figure]:
     """Contact sheets: the cases of the worst findings, and some of the others."""
     cases = {case.id: case for case in examination.dataset}
-    ranked = sorted(examination.problems, key=lambda problem: SEVERITIES.index(problem.severity))
+    ranked = dataset_cases.worst_first(examination.problems)
     ranked_cases = [[name for name in one.cases if name in cases] for one in ranked]
     # Some of each finding: one that hundreds of cases share must not hide the others.
     worst = list(dict.fromkeys(name for names in ranked_cases for name in names[:EACH]))[:SHOWN_CASES]

@@ -29,7 +29,7 @@ from hilum.layouts.cases.known_structures import BETWEEN, COLUMN
 from hilum.layouts.cases.table_join import Join
 from hilum.layouts.cases.table_reading import SPREADSHEETS, TABLE_SUFFIXES, LongTable
 from hilum.layouts.layout import DatasetOptions, Problems, Reading
-from hilum.values import Case, CaseRow, Dataset, LazyMapping, Problem, grouping
+from hilum.values import Case, CaseRow, Dataset, LazyMapping, Problem, dataset_cases, grouping
 from hilum.values.dataset_cases import DatasetTable
 
 # Before the name of a case whose patient nobody knows, though those of others are.
@@ -311,9 +311,10 @@ def _kept_together(cases: Sequence[CaseRow], ids: Sequence[str]) -> NamedPatient
 
 
 def _no_case(folder: Folder, problems: Sequence[Problem]) -> DatasetError:
-    """The error of a data set of which every case was left out, with the first reason."""
-    reason = f": {problems[0].what}" if problems else ""
-    remedy = next((problem.remedy for problem in problems if problem.remedy), "")
+    """The error of a data set of which every case was left out, with the gravest reason and its remedy."""
+    ranked = dataset_cases.worst_first(problems)
+    reason = f": {ranked[0].what}" if ranked else ""
+    remedy = next((problem.remedy for problem in ranked if problem.remedy), "")
     layouts = "See the layouts in the documentation, or name one with --layout"
     return DatasetError(f"holds no case that can be used{reason}", str(folder.root), remedy or layouts)
 
