@@ -24,7 +24,7 @@ from hilum.values import Code, Finding
 from hilum.values.finding import FindingsRecord
 
 STUDY, SERIES = "1.2.840.5", "1.2.840.5.1"
-MODEL = {"name": "lung nodules", "version": "1.2", "weights_sha256": "ab" * 32}
+MODEL = {"name": "lung nodules", "version": "1.2", "sha256": "ab" * 32, "weights_sha256": "ef" * 32}
 PATIENT = {
     "PatientID": "17|x",
     "PatientName": "Doe^Jane^^Dr^MD",

@@ -131,6 +131,7 @@ def test_a_message_has_patient_order_and_codes_escaped_in_their_fields():
     assert (head[9], len(head[9])) == (hl7_reports.control_id("0123456789abcdef" * 2), 20)
     assert patient[3] == r"17\F\x" and patient[5] == "Doe^Jane^^MD^Dr" and patient[7:9] == ["19700131", "F"]
     assert order[2] == r"A\S\1" and order[7] == "20260301101112"
+    assert any(f"Model lung nodules 1.2, SHA-256 {'ab' * 32}" in line for line in lines)
     [observed] = [one.split("|") for one in lines if one.startswith("OBX")]
     assert observed[2:6] == ["CWE", "36118008^Pneumothorax^SCT", "1", "52101004^Present^SCT"]
     assert observed[9] == "0.875"

@@ -154,13 +154,24 @@ def test_methods_are_tested_once_a_model_and_what_was_found_travels_with_its_pac
     again = hilum.explain(run, few, method="integrated_gradients", tests=6)
     assert again.methods == first.methods
     assert again.table["deletion"].isna().all()  # nothing was tested once more
+    codes = tmp_path / "codes.csv"
+    codes.write_text("name,scheme,value,meaning\ndark,99SITE,7,Dark\n")
     with no_export():
-        made = hilum.package(run, out=tmp_path / "package", backends=())
+        made = hilum.package(run, out=tmp_path / "package", backends=(), codes=codes)
     kept = json.loads((made.out / "hilum" / "explanations.json").read_text())
     assert kept["methods"]["integrated_gradients"]["because"] == found["because"]
     other = hilum.explain(made.out, sorted((classified.data / "dark").glob("*.png"))[0])
     assert set(other.methods) == {"integrated_gradients"}
     assert set(other.table["method"]) == {"integrated_gradients"}  # what "auto" believes
+
+
+def test_verdicts_on_a_model_are_not_those_of_another_one_with_the_same_weights(tmp_path):
+    model = corner_model()
+    kept_tests.keep_records(tmp_path, model, {"gradcam": {"passed": True, "because": "as given"}}, {})
+    turned = replace(model, record={**model.record, "description_sha256": "0" * 64})
+    assert kept_tests.kept_records(tmp_path, turned) == ({}, {})
+    assert kept_tests.kept_content(tmp_path, turned) == {}
+    assert kept_tests.kept_content(tmp_path, model)["sha256"] == model.sha256
 
 
 @pytest.mark.parametrize("former", [{}, {"tests": TESTS_VERSION - 1}])
@@ -226,7 +237,7 @@ def test_maps_are_compared_with_masks_and_masks_on_another_grid_are_a_failure_wi
 def test_evaluate_shows_maps_beside_its_best_and_worst_cases_by_methods_that_were_tested(segmented, tmp_path):
     run = shutil.copytree(segmented.out, tmp_path / "run")
     methods = {name: {"passed": name == "gradcam", "because": "as given"} for name in ALL_METHODS}
-    content = {"weights_sha256": hilum.load(run).record["weights_sha256"], "methods": methods}
+    content = {"sha256": hilum.load(run).sha256, "methods": methods}
     content |= {"tests": TESTS_VERSION, "refused": {}}
     record_files.write_json(run / "explanations.json", "hilum.explanations", content)
     made = hilum.evaluate(run, segmented.data, labels="1=shell,2=core", explain=True, out=tmp_path / "out")
@@ -249,7 +260,7 @@ def test_evaluate_says_before_it_tests_methods_that_it_takes_long_and_happens_on
     run = shutil.copytree(segmented.out, tmp_path / "run")
     methods = {name: {"passed": False, "because": "as given"} for name in ALL_METHODS if name != "gradcam"}
     attention = {name: "as given" for name in methods if name.startswith("attention")}
-    content = {"weights_sha256": hilum.load(run).record["weights_sha256"], "refused": attention}
+    content = {"sha256": hilum.load(run).sha256, "refused": attention}
     content["tests"] = TESTS_VERSION
     content["methods"] = {name: one for name, one in methods.items() if name not in attention}
     record_files.write_json(run / "explanations.json", "hilum.explanations", content)

@@ -60,12 +60,12 @@ class PlaceFinding(PlaceRow):
 class ExplanationsRecord(TypedDict, total=False):
     """Whether maps of what an answer rests on can be believed, by method, and why other methods cannot be.
 
-    weights_sha256, tests: of the model that was tested, and the version of the tests
-    findings:              where the maps of all cases hold evidence; covariates: how much lower a score is without each
-    rows:                  of `explanations.csv`
+    sha256, tests: of the model that was tested, and the version of the tests
+    findings:      where the maps of all cases hold evidence; covariates: how much lower a score is without each
+    rows:          of `explanations.csv`
     """
 
-    weights_sha256: str | None
+    sha256: str
     tests: int | None
     methods: dict[str, MethodRecord]
     refused: dict[str, str]

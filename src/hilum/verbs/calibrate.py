@@ -288,7 +288,7 @@ def _evidence(source: Path, model: Model) -> PackageEvidence:
         return package.run_evidence(source, model, package.finished_plan(source))
     with record_files.unpack(source) as folder:
         record = package_contents.package_record(folder)
-        kept = kept_tests.kept_content(folder)
+        kept = kept_tests.kept_content(folder, model)
         audits = package.audit_texts(folder / PACKAGED)
     own = record["record"]
     decisions = {name: Decision(**one) for name, one in record["decisions"].items()}

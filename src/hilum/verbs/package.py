@@ -171,7 +171,8 @@ def package(options: PackageOptions) -> PackagingResult:
     verb_results.refuse_taken(out, options.overwrite, () if zipped else marks)
     backends.refuse_unknown_backends(options.backends or (), "--backends")
     codes = {} if options.codes is None else code_file.read_codes(Path(options.codes))
-    model = result_codes.with_codes(model_files.load(run, "cpu"), codes)
+    loaded = model_files.load(run, "cpu")
+    model = result_codes.with_codes(loaded, codes)
     model = label_measurements.with_ratios(model, label_measurements.checked_ratios(options.measure, model.task))
     stages = [*(model.members or (model,)), *([model.first] if model.first else [])]
     networks = sum(len(one.networks.members) for one in stages)
@@ -180,7 +181,7 @@ def package(options: PackageOptions) -> PackagingResult:
         with new_package_folder(out, options.overwrite, zipped, marks) as folder:
             onnx = triton.write_triton(model, out.stem if zipped else out.name, folder)
         return PackagingResult(out, onnx, networks, estimated, format=options.format, gate=str(model.gate))
-    evidence = run_evidence(run, model, plan)
+    evidence = run_evidence(run, loaded, plan)
     if options.repeats is not None:
         others = [row for row in evidence.rows if row.metric != REPEATABILITY.name]
         evidence = replace(evidence, rows=[*others, *_repeatability(Path(options.repeats), plan)])
@@ -212,7 +213,7 @@ def run_evidence(run: Path, model: Model, plan: Plan) -> PackageEvidence:
         _decisions(plan),
         _hashes(run, known),
         _hashes(run, ("test",)),
-        kept_tests.kept_content(run),
+        kept_tests.kept_content(run, model),
         audit_texts(run / EVALUATION) | private,
     )
 

@@ -129,7 +129,9 @@ def write_package(model: Model, evidence: PackageEvidence, title: str, folder: P
     record_files.write_json(folder / PACKAGED / RECORD, MODEL_SCHEMA, record)
     model.parts.write(folder / PACKAGED)
     if evidence.explanations:
-        record_files.write_json(folder / PACKAGED / EXPLANATIONS, EXPLANATIONS_SCHEMA, evidence.explanations)
+        # Codes, measures and calibration, which a package may add, change the model and none of its maps.
+        explanations: ExplanationsRecord = {**evidence.explanations, "sha256": model.sha256}
+        record_files.write_json(folder / PACKAGED / EXPLANATIONS, EXPLANATIONS_SCHEMA, explanations)
     for name, content in evidence.audits.items():
         (folder / PACKAGED / name).write_text(content, encoding="utf-8")
     page = readme.readme_text(model, title, evidence.rows, evidence.limits, needs, texts["description"])

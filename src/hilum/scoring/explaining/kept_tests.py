@@ -54,7 +54,7 @@ def kept_records(path: Path | None, model: Model) -> tuple[dict[str, MethodRecor
 
 
 def is_kept(path: Path | None, model: Model) -> bool:
-    """Whether what tests find can be kept: beside the model, or in the cache by the hash of its weights."""
+    """Whether what tests find can be kept: beside the model, or in the cache by its hash."""
     return path is not None and (_is_writable(path) or _cache_entry(model) is not None)
 
 
@@ -66,8 +66,7 @@ def keep_records(path: Path | None, model: Model, records: Records, refused: Map
     if path is None:
         return
     judged = {name: one for name, one in records.items() if one.get("passed") is not None}
-    weights = model.record.get("weights_sha256")
-    content = ExplanationsRecord(weights_sha256=weights, tests=TESTS_VERSION, methods=judged, refused=dict(refused))
+    content = ExplanationsRecord(sha256=model.sha256, tests=TESTS_VERSION, methods=judged, refused=dict(refused))
     folder = _place(path) if _is_writable(path) else _cache_entry(model)
     try:
         if folder is not None and folder.parent == path / PACKAGED:
@@ -83,10 +82,11 @@ def keep_records(path: Path | None, model: Model, records: Records, refused: Map
         log.warning("what the tests of methods found is not kept: %s", error)
 
 
-def kept_content(folder: Path) -> ExplanationsRecord:
-    """The tests that a run's folder keeps, for its package."""
+def kept_content(folder: Path, model: Model) -> ExplanationsRecord:
+    """The tests that a folder keeps of its model, for a package of it; empty where they are of another model."""
     records = _place(folder)
-    return record_files.read_json(records, EXPLANATIONS_SCHEMA) if records.is_file() else ExplanationsRecord()
+    kept = record_files.read_json(records, EXPLANATIONS_SCHEMA) if records.is_file() else ExplanationsRecord()
+    return kept if kept.get("sha256") == model.sha256 else ExplanationsRecord()
 
 
 def _records_in(folder: Path, model: Model) -> tuple[dict[str, MethodRecord], dict[str, str]]:
@@ -100,7 +100,7 @@ def _records_in(folder: Path, model: Model) -> tuple[dict[str, MethodRecord], di
         record = record_files.read_json(folder, EXPLANATIONS_SCHEMA)
     except IntegrityError:
         return {}, {}
-    same = record["weights_sha256"] == model.record.get("weights_sha256") and record["tests"] == TESTS_VERSION
+    same = record["sha256"] == model.sha256 and record["tests"] == TESTS_VERSION
     return (dict(record["methods"]), dict(record["refused"])) if same else ({}, {})
 
 
@@ -109,9 +109,10 @@ def _is_writable(path: Path) -> bool:
 
 
 def _cache_entry(model: Model) -> Path | None:
-    """The file of a model's weights in the cache; None where their hash is not known."""
+    """The file of a model in the cache; None where the hash of its weights is not known, by which it is another."""
     weights = str(model.record.get("weights_sha256") or "")
-    return cache.cache_folder() / "explanations" / f"{weights}.json" if SHA_256.fullmatch(weights) else None
+    is_known = SHA_256.fullmatch(weights) is not None
+    return cache.cache_folder() / "explanations" / f"{model.sha256}.json" if is_known else None
 
 
 def _place(folder: Path) -> Path:

@@ -158,7 +158,7 @@ class _Bundle:
         model, key = self.report.record["model"], uuid.uuid5(NAMESPACE, self.report.model_hash)
         name = model.get("name") or "unnamed model"
         coding = [{"system": f"{TRANSPARENCY}/CodeSystem/AIdeviceTypeCS", "code": "Artificial-Intelligence"}]
-        versions = {"Version": model.get("version"), "SHA-256 of the weights": model.get("weights_sha256")}
+        versions = {"Version": model.get("version"), "SHA-256 of the model": model.get("sha256")}
         versions_stated = [{"type": {"text": words}, "value": value} for words, value in versions.items() if value]
         device: Resource = {
             "resourceType": "Device",

@@ -84,8 +84,8 @@ def _head(report: FindingsReport) -> Iterator[Sequence[str]]:
     notes = [report.conclusion, f"StudyInstanceUID {report.study}"]
     model = report.record["model"]
     named = " ".join(str(model[key]) for key in ("name", "version") if model.get(key))
-    weights = f", weights {model['weights_sha256']}" if model.get("weights_sha256") else ""
-    notes.append(f"Model {named}{weights}")
+    digest = f", SHA-256 {model['sha256']}" if model.get("sha256") else ""
+    notes.append(f"Model {named}{digest}")
     yield from _notes(notes)
 
 
