@@ -100,6 +100,22 @@ def test_in_the_voxel_of_a_cell_stands_the_box_that_torchvision_is_surest_of_the
     assert_allclose(edges.clamp(0, 64), theirs["boxes"][best], atol=1e-2)
 
 
+@pytest.mark.parametrize("name", [*SMALL, "yolox"])
+def test_nothing_is_learnt_of_a_region_that_is_to_be_ignored(name):
+    torch.manual_seed(0)
+    network = factory.build(
+        name, 1, 2, task_of().heads, SMALL.get(name, {"strides": [[1, 1], [2, 2], [2, 2], [2, 2]]})
+    ).train()
+    images, box = torch.randn(1, 1, 64, 64), [1.0, 10, 20, 30, 44]
+    lost(network, images, truth([[-2.0, 0, 0, 64, 64]])).backward()
+    assert not any(bool(weight.grad.any()) for weight in network.parameters() if weight.grad is not None)
+    losses = []
+    for further in ([], [[-2.0, 70, 70, 90, 90]]):  # beyond the image it changes nothing
+        torch.manual_seed(1)  # the two stages sample what they learn from
+        losses.append(float(lost(network, images, truth([box, *further])).detach()))
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_the_loss_is_that_of_torchvision(name):
     network, images = built(name), torch.randn(1, 1, 64, 64)
@@ -299,6 +315,13 @@ def test_a_volume_without_boxes_has_a_loss():
 
 
 @pytest.mark.whole
+def test_nothing_is_learnt_of_a_volume_that_is_to_be_ignored():
+    network = in_volumes().train()
+    region = torch.tensor([[[-2.0, 0, 0, 0, 32, 32, 32]]])
+    network.loss(network(torch.randn(1, 1, 32, 32, 32)), region, task_of(3).heads).backward()
+    assert not any(bool(weight.grad.any()) for weight in network.parameters() if weight.grad is not None)
+
+
 def test_balls_are_learnt_by_heart_and_decoded_by_the_task():
     network, task = in_volumes(), Detection(("node", "vessel"), 3, 8.0)
     boxes = [[0.0, 2, 4, 2, 12, 14, 12], [1.0, 12, 20, 3, 20, 28, 11]]

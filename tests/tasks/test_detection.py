@@ -77,11 +77,11 @@ def test_impossible_settings_are_refused(change, problem):
         task_catalogue.build_task({"name": "detection", **task_settings.settings_of(TASK), **change})
 
 
-def test_the_target_is_a_row_a_box_without_those_that_are_ignored():
+def test_the_target_is_a_row_a_box_and_one_of_class_minus_2_for_what_is_to_be_ignored():
     given = BoundingBoxes(
         np.array([[1, 2, 5, 6], [0, 0, 9, 9], [3, 3, 4, 9]]), ("clump", "cell", "cell"), ignored=[False, True, False]
     )
-    assert_array_equal(TASK.target(case("a", given)).data, [[1, 1, 2, 5, 6], [0, 3, 3, 4, 9]])
+    assert_array_equal(TASK.target(case("a", given)).data, [[1, 1, 2, 5, 6], [0, 3, 3, 4, 9], [-2, 0, 0, 9, 9]])
     with pytest.raises(DatasetError, match="strange"):
         TASK.target(case("a", boxes(("strange", (0, 0, 1, 1)))))
     with pytest.raises(DatasetError, match="3 axes on an image of 2"):
@@ -158,7 +158,29 @@ def test_a_small_box_that_is_badly_placed_costs_as_much_as_a_large_one():
 def test_the_focal_loss_is_worked_out_by_hand():
     logits, heat = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.5]])
     # Each is called with 1/2: 1/4 log 2 for the centre, and (1/2)^4 of as much for the voxel beside it.
-    assert float(question.centre_focal_loss(logits, heat)) == pytest.approx(np.log(2) / 4 * (1 + 1 / 16))
+    nowhere = torch.zeros(1, 2, dtype=torch.bool)
+    assert float(question.centre_focal_loss(logits, heat, nowhere)) == pytest.approx(np.log(2) / 4 * (1 + 1 / 16))
+
+
+def test_nothing_is_learnt_of_a_voxel_in_a_region_that_is_to_be_ignored():
+    reference = boxes(("cell", (2, 2, 8, 8)), ("clump", (0, 0, 12, 32)), ("cell", (0, 0, 12, 32)))
+    unknown = replace(reference, ignored=np.array([False, True, True]))
+    target = TASK.target(case("a", unknown)).data
+    assert target[:, 0].tolist() == [0, -2]  # one region of whatever class
+    outputs = torch.zeros(1, 6, 24, 32, requires_grad=True)
+    question.centre_loss(outputs, torch.from_numpy(target)[None].float(), 2, 8.0).backward()
+    learnt = outputs.grad[0, :2] != 0
+    assert not learnt[:, :12, 8:].any() and not learnt[:, :2].any() and not learnt[:, 8:12].any()
+    assert learnt[0, 2:8, 2:8].all() and learnt[:, 12:].all()
+
+
+def test_a_box_in_a_region_that_is_to_be_ignored_is_no_false_one_while_a_network_is_selected():
+    both = boxes(("cell", (2, 2, 8, 8)), ("cell", (12, 12, 20, 20)))
+    outputs = torch.from_numpy(ideal(TASK, both, (24, 32)))[None].float()
+    rows = [[0.0, 2, 2, 8, 8], [-2.0, 10, 10, 24, 32]]
+    counts = [TASK.quality({"boxes": outputs}, torch.tensor([rows[:number]])) for number in (1, 2)]
+    assert [float(one["right"].sum()) for one in counts] == [2, 2]  # at both overlaps
+    assert [float(one["wrong"].sum()) for one in counts] == [2, 0]
 
 
 @pytest.mark.parametrize("axes", [2, 3])

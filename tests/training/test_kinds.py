@@ -40,6 +40,8 @@ def test_a_patch_takes_the_boxes_whose_centre_it_holds_and_counts_from_its_corne
     cut = BOXES.cut_region(boxes, (slice(4, 10), slice(4, 10)))
     assert_array_equal(cut, [[1, 1, 1, 5, 5]])
     assert_array_equal(BOXES.cut_region(boxes, ()), boxes)
+    region = np.array([[-2, 0, 0, 5, 20], [-2, 0, 0, 4, 20]], np.float32)
+    assert_array_equal(BOXES.cut_region(region, (slice(4, 10), slice(4, 10))), [[-2, -4, -4, 1, 16]])
 
 
 @given(st.integers(0, 10**6), st.integers(1, 11), st.integers(1, 11))

@@ -101,6 +101,15 @@ def test_what_leaves_the_image_with_its_centre_is_no_box_any_more():
         assert followed.boxes[0, 2, 0] == -1
 
 
+def test_a_region_to_be_ignored_stays_one_where_only_its_centre_leaves_the_image():
+    chosen = Augmentation(**{**STILL.__dict__, "shift": 1.0})
+    boxes = Corners(torch.tensor([[[-2.0, 0, 0, 10, 10]]]), (10, 10))
+    for seed in range(4):
+        _, followed, _ = chosen.augment_with_target(torch.zeros(1, 1, 10, 10), boxes, generators(seed), (1.0, 1.0))
+        kind, *corners = followed.boxes[0, 0].tolist()
+        assert kind == -2 and np.subtract(corners[2:], corners[:2]) == pytest.approx([10, 10])
+
+
 def test_classes_that_name_a_side_change_where_left_and_right_do():
     chosen = Augmentation(**{**STILL.__dict__, "flips": (1,), "left_right": 1})
     boxes = torch.tensor([[[0.0, 1, 1, 2, 2], [1.0, 3, 3, 4, 4], [-1.0, 3, 3, 4, 4]]])

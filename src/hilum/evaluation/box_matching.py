@@ -36,6 +36,11 @@ def box_iou(boxes: ArrayLike, others: ArrayLike) -> Floats:
     return np.asarray(both / (_volumes(boxes)[:, None] + _volumes(others)[None] - both))
 
 
+def shares_inside(boxes: ArrayLike, others: ArrayLike) -> Floats:
+    """(n, m) share of each of (n, 2 * axes) boxes that lies in each of (m, 2 * axes), by volume."""
+    return np.asarray(_shared_volume(boxes, others) / _volumes(boxes)[:, None])
+
+
 def box_hits(boxes: BoundingBoxes, truth: BoundingBoxes, overlap: float | None) -> Truths:
     """(n, m) whether each box hits each reference: by intersection over union from `overlap` on, or by its centre.
 
@@ -44,7 +49,7 @@ def box_hits(boxes: BoundingBoxes, truth: BoundingBoxes, overlap: float | None) 
     """
     if overlap is None:
         return _holds_centre(boxes, truth)
-    shares = _shared_volume(boxes.corners, truth.corners) / _volumes(boxes.corners)[:, None]
+    shares = shares_inside(boxes.corners, truth.corners)
     return np.asarray(np.where(truth.ignored, shares, box_iou(boxes.corners, truth.corners)) >= overlap)
 
 
@@ -254,7 +259,7 @@ def _take_references(boxes: BoundingBoxes, truth: BoundingBoxes, overlap: float)
         return hit, passed
     counted, ignored = truth.corners[~truth.ignored], truth.corners[truth.ignored]
     shared = box_iou(boxes.corners, counted)
-    inside = _shared_volume(boxes.corners, ignored) / _volumes(boxes.corners)[:, None]
+    inside = shares_inside(boxes.corners, ignored)
     free = np.ones(len(counted), bool)
     for number in range(len(boxes)):
         open_to = np.where(free & (shared[number] >= overlap), shared[number], -1.0)

@@ -16,6 +16,7 @@ from torchvision.models.detection import FasterRCNN, FasterRCNN_ResNet50_FPN_Wei
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import MultiScaleRoIAlign
 
 from hilum.networks import context_fusion, pyramid, resnet_pyramid
@@ -113,19 +114,45 @@ class FasterRcnn(nn.Module):
     def _losses(self, images: Tensor, features: Mapping[str, Tensor], targets: Tensor | None) -> Tensor:
         """(batch, 4) of each image by itself, so that they do not depend on the other images of a process.
 
-        targets: (batch, n, 1 + 4) class, low and high edges in voxels; class -1 is padding
+        targets: (batch, n, 1 + 4) class, low and high edges in voxels; class -1 is padding, -2 to be ignored
         """
         if targets is None:
             raise ValueError("training needs the true boxes")
         size, losses = (int(images.shape[2]), int(images.shape[3])), []
         for number in range(len(targets)):
             levels = {name: maps[number : number + 1] for name, maps in features.items()}
+            boxes = targets[number].float()
             # torchvision's first class is the background.
-            truth = resnet_pyramid.boxes_by_library(targets[number : number + 1].float(), first=1)
-            proposals, first = self.detector.rpn(ImageList(images[number : number + 1], [size]), levels, truth)
-            _, second = self.detector.roi_heads(levels, proposals, [size], truth)
-            losses.append(torch.stack([*first.values(), *second.values()]))
+            truth = resnet_pyramid.boxes_by_library(boxes[None], first=1)
+            image = ImageList(images[number : number + 1], [size])
+            proposals, first = self._proposals(image, levels, truth, boxes)
+            second = [loss.new_zeros(()) for loss in first]
+            if len(proposals[0]) or len(truth[0]["boxes"]):
+                second = [*self.detector.roi_heads(levels, proposals, [size], truth)[1].values()]
+            losses.append(torch.stack([*first, *second]))
         return torch.stack(losses)
+
+    def _proposals(
+        self, image: ImageList, levels: dict[str, Tensor], truth: list[dict[str, Tensor]], boxes: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """The proposals of an image and the losses of the first stage, without what lies in regions to be ignored.
+
+        As `RegionProposalNetwork.forward`, which would take such anchors as background.
+        """
+        rpn, features = self.detector.rpn, list(levels.values())
+        logits, moves = rpn.head(features)
+        anchors = rpn.anchor_generator(image, features)
+        counts = [maps[0].numel() for maps in logits]
+        logits, moves = concat_box_prediction_layers(logits, moves)
+        proposed = rpn.box_coder.decode(moves.detach(), anchors).reshape(1, -1, 4)
+        [chosen], _ = rpn.filter_proposals(proposed, logits, image.image_sizes, counts)
+        [labels], matched = rpn.assign_targets_to_anchors(anchors, truth)
+        # -1 is torchvision's mark of an anchor that is no sample.
+        labels = torch.where((labels == 0) & _is_ignored(anchors[0], boxes), -1.0, labels)
+        losses = [logits.sum() * 0, moves.sum() * 0]  # where all of an image is to be ignored
+        if bool((labels >= 0).any()):
+            losses = [*rpn.compute_loss(logits, moves, [labels], rpn.box_coder.encode(matched, anchors))]
+        return [chosen[~_is_ignored(chosen, boxes)]], losses
 
     @torch.compiler.disable
     def _render_boxes(self, images: Tensor, features: dict[str, Tensor]) -> Tensor:
@@ -152,6 +179,12 @@ class FasterRcnn(nn.Module):
             every = (*proposed[0], *proposed[1], *looked)
             return {f"{self.name}/losses": torch.stack([part.sum() for part in every]).sum().expand(len(images), 4)}
         return {self.name: images.new_empty(len(images), self.classes + 4, *images.shape[2:])}
+
+
+def _is_ignored(edges: Tensor, boxes: Tensor) -> Tensor:
+    """(n,) whether each of torchvision's boxes, (n, 4), has its centre in a region to be ignored, and in no box."""
+    low, high = pyramid.reverse_axes(edges, 1).chunk(2, dim=1)
+    return pyramid.in_ignored_regions((low + high) / 2, boxes)
 
 
 def render_boxes(

@@ -56,14 +56,15 @@ class Fcos(LevelDetector):
         """torchvision's loss of classes, boxes and centre-ness.
 
         outputs: of `forward` in training
-        boxes:   (batch, n, 1 + 4) class, low and high edges in voxels; class -1 is padding
+        boxes:   (batch, n, 1 + 4) class, low and high edges in voxels; class -1 is padding, -2 to be ignored
         """
         raw, truth = self.trained_levels(outputs), resnet_pyramid.boxes_by_library(boxes)
         logits, sides, middle = torch.cat([pyramid.flatten_to_rows(maps, 1) for maps in raw], dim=1).split(
             [self.classes, 4, 1], dim=2
         )
-        named = {"cls_logits": logits, "bbox_regression": sides, "bbox_ctrness": middle}
         cells = self.anchors_of(raw)
+        logits = resnet_pyramid.silence_ignored(logits, torch.cat(cells), boxes)
+        named = {"cls_logits": logits, "bbox_regression": sides, "bbox_ctrness": middle}
         losses = self.detector.compute_loss(truth, named, [torch.cat(cells)] * len(truth), list(map(len, cells)))
         return torch.stack(list(losses.values())).sum()
 

@@ -302,11 +302,23 @@ def reverse_axes(pairs: Tensor, dim: int) -> Tensor:
 def unpadded_boxes(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """(n, 2 * axes) edges and (n,) classes of one image's boxes, without padding and without empty boxes.
 
-    boxes: (n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
+    boxes: (n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding, -2 a region to be ignored
     """
     low, high = boxes[:, 1:].chunk(2, dim=1)
     real = (boxes[:, 0] >= 0) & (high > low).all(dim=1)
     return boxes[real, 1:], boxes[real, 0].long()
+
+
+def in_ignored_regions(places: Tensor, boxes: Tensor) -> Tensor:
+    """(n,) whether each place lies in a region to be ignored and in no box.
+
+    places: (n, axes) in voxels
+    boxes:  (m, 1 + 2 * axes) of one image: class, low and high edges in voxels; class -2 is a region to be ignored
+    """
+    low, high = boxes[:, 1:].chunk(2, dim=1)
+    holds = ((places[:, None] >= low) & (places[:, None] < high)).all(dim=2)
+    unknown, known = holds & (boxes[:, 0] == -2), holds & (boxes[:, 0] >= 0)
+    return unknown.any(dim=1) & ~known.any(dim=1)
 
 
 def _on_grid(level: LevelPredictions, size: Sequence[int]) -> Tensor:

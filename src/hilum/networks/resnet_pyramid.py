@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 MODELS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d", "wide_resnet50_2")
+SILENT = -12.0  # the logit of a chance of 6e-6
 STAGES = 4  # of a residual network; the first has a quarter of the image's resolution
 # Address of torchvision's weights.
 PUBLISHED_AT = "https://download.pytorch.org"
@@ -195,7 +196,7 @@ class LevelDetector(nn.Module):
 def boxes_by_library(boxes: Tensor, *, backwards: bool = True, first: int = 0) -> list[dict[str, Tensor]]:
     """The true boxes of each image as torchvision and MONAI take them.
 
-    boxes:     (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
+    boxes:     (batch, n, 1 + 2 * axes) class, low and high edges in voxels; those of a negative class are none
     backwards: whether the last axis comes first
     first:     number of the first class
     """
@@ -203,6 +204,22 @@ def boxes_by_library(boxes: Tensor, *, backwards: bool = True, first: int = 0) -
         {"boxes": pyramid.reverse_axes(edges, 1) if backwards else edges, "labels": kinds + first}
         for edges, kinds in map(pyramid.unpadded_boxes, boxes)
     ]
+
+
+def silence_ignored(logits: Tensor, anchors: Tensor, boxes: Tensor, *, backwards: bool = True) -> Tensor:
+    """The logits, with those of anchors in regions to be ignored so low that a loss learns nothing of them.
+
+    logits:    (batch, anchors, classes)
+    anchors:   (anchors, 2 * axes) edges
+    boxes:     (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -2 is a region to be ignored
+    backwards: whether the last axis comes first in `anchors`
+    """
+    if not bool((boxes[..., 0] == -2).any()):
+        return logits
+    edges = pyramid.reverse_axes(anchors, 1) if backwards else anchors
+    low, high = edges.chunk(2, dim=1)
+    unknown = torch.stack([pyramid.in_ignored_regions((low + high) / 2, own) for own in boxes])
+    return logits.masked_fill(unknown[..., None], SILENT)
 
 
 def detector_family(

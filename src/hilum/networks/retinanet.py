@@ -90,7 +90,7 @@ class RetinaNet(LevelDetector):
         """The library's loss of classes and boxes.
 
         outputs: of `forward` in training
-        boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
+        boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding, -2 to be ignored
         """
         raw = self.trained_levels(outputs)
         truth = resnet_pyramid.boxes_by_library(boxes, backwards=self.library.backwards)
@@ -99,7 +99,9 @@ class RetinaNet(LevelDetector):
             torch.cat([pyramid.flatten_to_rows(level[part], self.library.each) for level in split], dim=1)
             for part in (0, 1)
         )
-        losses = self.library.loss(self.detector, truth, (kinds, deltas), self.anchors_of(raw))
+        anchors = self.anchors_of(raw)
+        kinds = resnet_pyramid.silence_ignored(kinds, torch.cat(anchors), boxes, backwards=self.library.backwards)
+        losses = self.library.loss(self.detector, truth, (kinds, deltas), anchors)
         return torch.stack(list(losses.values())).sum()
 
     def levels_of(self, images: Tensor) -> Sequence[Tensor]:

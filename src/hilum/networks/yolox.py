@@ -131,7 +131,7 @@ class Yolox(nn.Module):
         """The loss of overlap, class and object, for each assigned prediction.
 
         outputs: of `forward` in training
-        boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding
+        boxes:   (batch, n, 1 + 2 * axes) class, low and high edges in voxels; class -1 is padding, -2 to be ignored
         heads:   of the network, by name; `unit` is the voxels of a length of 1
         """
         raw = [outputs[f"{self.name}/{level}"] for level in range(len(self.body.steps))]
@@ -143,7 +143,8 @@ class Yolox(nn.Module):
             ]
             of_image = predictions.of_image(number)
             chosen, which = assign_boxes(of_image, boxes_of_image)
-            losses.append(_image_loss(of_image, boxes_of_image, chosen, which))
+            unknown = pyramid.in_ignored_regions(of_image.places, truth)
+            losses.append(_image_loss(of_image, boxes_of_image, chosen, which, unknown))
             count += len(chosen)
         return torch.stack(losses).sum() / max(1, count)
 
@@ -200,12 +201,17 @@ def assign_boxes(predictions: Predictions, boxes: Tensor) -> tuple[Tensor, Tenso
     return open_to[places], which
 
 
-def _image_loss(predictions: Predictions, boxes: Tensor, chosen: Tensor, which: Tensor) -> Tensor:
-    """The loss of one image, summed over its predictions."""
+def _image_loss(predictions: Predictions, boxes: Tensor, chosen: Tensor, which: Tensor, unknown: Tensor) -> Tensor:
+    """The loss of one image, summed over its predictions.
+
+    unknown: (predictions,) whether each, where no box is assigned to it, is neither right nor wrong
+    """
     logits = predictions.logits
     anything = torch.zeros_like(logits[:, 0])
     anything[chosen] = 1.0
-    loss = binary_cross_entropy_with_logits(logits[:, 0], anything, reduction="sum")
+    counts = (~unknown).to(logits.dtype)
+    counts[chosen] = 1.0
+    loss = binary_cross_entropy_with_logits(logits[:, 0], anything, counts, reduction="sum")
     if not len(chosen):
         return loss
     true, classes = boxes[which], logits.shape[1] - 1

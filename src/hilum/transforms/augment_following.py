@@ -163,7 +163,7 @@ class Corners:
     """Boxes on the images of a batch.
 
     boxes:   (batch, n, 1 + 2 * ndim) class, where each begins on every axis, where it ends: edges in voxels; the class
-             is -1 where there is no box
+             is -1 where there is no box, and -2 of a region to be ignored
     spatial: of the images
     """
 
@@ -206,7 +206,8 @@ class Corners:
 
         Around the corners it would grow with every turn, a disc's by up to 1.41: what is found in images is rounder
         than boxes are. Kalra et al., ICCV 2021, arXiv:2109.13488. A bend moves it by what it does at its centre. What
-        leaves the image with its centre is no box any more.
+        leaves the image with its centre is no box any more. A region to be ignored is the box around the corners, as
+        all of it is unknown.
         """
         chosen, ndim = list(warp.chosen), len(self.spatial)
         low, high = (edges[chosen] for edges in self._edges)
@@ -220,10 +221,12 @@ class Corners:
             field = augment_spatial.bend_grid(zeros, warp.points).movedim(-1, 1)
             for _ in range(INVERSE_STEPS):
                 centre = torch.einsum("sij,snj->sni", back, targets - _displacement_at(field, centre, size))
-        reach = torch.einsum("sij,snj->sni", back**2, ((high - low) / 2 * step) ** 2).sqrt()
+        half, region = (high - low) / 2 * step, self.boxes[chosen][..., :1] == -2
+        reach = torch.einsum("sij,snj->sni", back**2, half**2).sqrt()
+        reach = torch.where(region, torch.einsum("sij,snj->sni", back.abs(), half), reach)
         centre, reach = (centre + size / 2) / step, reach / step
         inside = ((centre >= 0) & (centre < shape)).all(dim=-1)
-        kind = torch.where(inside, self.boxes[chosen][..., 0], -1.0)
+        kind = torch.where(inside | region[..., 0], self.boxes[chosen][..., 0], -1.0)
         moved = torch.cat([kind[..., None], centre - reach, centre + reach], dim=-1)
         return replace(self, boxes=replace_samples(self.boxes, chosen, moved))
 

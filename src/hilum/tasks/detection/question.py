@@ -6,6 +6,7 @@ al., arXiv:1904.07850, in two and three axes alike.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -181,7 +182,7 @@ class Detection(BoxScoring):
         }
 
     def target(self, case: Case) -> Target:
-        """The boxes that count, with numbers for classes.
+        """The boxes with numbers for classes; of class -2, once for each place, what is to be ignored.
 
         Raises DatasetError for a class that was not trained, and for boxes on other axes than the image's.
         """
@@ -190,8 +191,10 @@ class Detection(BoxScoring):
             problem = f"boxes of {boxes.axes} axes on an image of {image.geometry.ndim}"
             raise DatasetError(problem, case.id, "Give boxes on every axis of the image")
         counted = boxes.at(~boxes.ignored)
-        kinds = [[self.classes.index(name)] for name in counted.names]
-        data = np.concatenate([np.array(kinds, float).reshape(-1, 1), counted.corners], axis=1)
+        unknown_places = np.unique(boxes.corners[boxes.ignored], axis=0)
+        kinds = [self.classes.index(name) for name in counted.names] + [-2] * len(unknown_places)
+        corners = np.concatenate([counted.corners, unknown_places])
+        data = np.concatenate([np.array(kinds, float).reshape(-1, 1), corners], axis=1)
         return Target(Boxes(len(self.classes)), data)
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
@@ -363,7 +366,7 @@ def centre_loss(outputs: Tensor, boxes: Tensor, classes: int, typical: float) ->
     """A number to lower: the focal loss of the centres, and how little the boxes share with the true ones.
 
     outputs: (batch, classes + 2 * axes, *spatial)
-    boxes:   (batch, n, 1 + 2 * axes), see `box_target`
+    boxes:   (batch, n, 1 + 2 * axes), see `box_target`; of class -2, what is to be ignored
     typical: voxels that an output of 1 is long
     """
     spatial = tuple(outputs.shape[2:])
@@ -376,7 +379,22 @@ def centre_loss(outputs: Tensor, boxes: Tensor, classes: int, typical: float) ->
         for one in (outputs[:, classes:] * typical, torch.stack([torch.cat([m.lengths, m.offsets]) for m in truth]))
     )
     apart = OVERLAP_WEIGHT * giou_loss(predicted, true) + SIDES_WEIGHT * relative_box_errors(predicted, true)
-    return centre_focal_loss(logits, heat) + (apart * share[learnt]).sum() / share.sum().clamp(min=1.0)
+    unknown = torch.stack([ignored_voxels(one, spatial) for one in boxes])[:, None]
+    return centre_focal_loss(logits, heat, unknown) + (apart * share[learnt]).sum() / share.sum().clamp(min=1.0)
+
+
+def ignored_voxels(boxes: Tensor, spatial: tuple[int, ...]) -> Tensor:
+    """(*spatial) whether a voxel lies in a region to be ignored, of class -2, and in no box."""
+    axes = len(spatial)
+    unknown = torch.zeros(spatial, dtype=torch.bool, device=boxes.device)
+    if not bool((boxes[:, 0] == -2).any()):
+        return unknown
+    regions = [row for row in boxes.tolist() if row[0] == -2]
+    known = [row for row in boxes.tolist() if row[0] >= 0]
+    for kind, *edges in (*regions, *known):
+        first, last = ([max(0, math.ceil(edge - 0.5)) for edge in ends] for ends in (edges[:axes], edges[axes:]))
+        unknown[tuple(map(slice, first, last))] = kind == -2
+    return unknown
 
 
 def giou_loss(boxes: Tensor, others: Tensor) -> Tensor:
@@ -406,12 +424,16 @@ def _edges(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return offsets - half, offsets + half
 
 
-def centre_focal_loss(logits: Tensor, heat: Tensor) -> Tensor:
-    """CornerNet's focal loss, arXiv:1808.01244, for each centre: voxels near one count less where they are called."""
+def centre_focal_loss(logits: Tensor, heat: Tensor, unknown: Tensor) -> Tensor:
+    """CornerNet's focal loss, arXiv:1808.01244, for each centre: voxels near one count less where they are called.
+
+    unknown: (batch, 1, *spatial) where a voxel without a centre is neither right nor wrong
+    """
     chance = logits.sigmoid()
     centres = heat == 1
     yes = (1 - chance) ** FOCUS * torch.nn.functional.logsigmoid(logits)
     no = (1 - heat) ** NEARNESS * chance**FOCUS * torch.nn.functional.logsigmoid(-logits)
+    no = no.masked_fill(unknown, 0.0)
     return -torch.where(centres, yes, no).sum() / centres.sum().clamp(min=1)
 
 

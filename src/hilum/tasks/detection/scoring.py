@@ -179,7 +179,9 @@ def box_case_row(
 def counts_by_score(decoder: BoxDecoder, outputs: Array, boxes: Array) -> tuple[Array, Array, Array]:
     """True and false boxes of a part of a case by overlap, class and score, and references by class.
 
-    outputs: (channels, *spatial); boxes: (references, 1 + 2 * axes) numbers of classes and corners
+    outputs: (channels, *spatial)
+    boxes:   (references, 1 + 2 * axes) numbers of classes and corners; a box in a region of class -2, which is to be
+             ignored, is no false one
     """
     classes = len(decoder.classes)
     shape = (len(SELECTION_OVERLAPS), classes, BINS)
@@ -191,14 +193,16 @@ def counts_by_score(decoder: BoxDecoder, outputs: Array, boxes: Array) -> tuple[
     corners, kinds, scores, _ = decoder.of_peaks(index[inner], values[inner], -np.inf, np.inf)
     remaining = answering.suppress_overlapping(corners, kinds, scores, decoder.suppression)
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
+    ignored = boxes[boxes[:, 0] == -2, 1:]
     for kind in range(classes):
         truth, boxes_of_kind = boxes[boxes[:, 0] == kind, 1:], remaining[kinds[remaining] == kind]
         total[kind] = len(truth)
         shared = box_matching.box_iou(corners[boxes_of_kind], truth)
+        inside = box_matching.shares_inside(corners[boxes_of_kind], ignored).max(axis=1, initial=0.0)
         for number, overlap in enumerate(SELECTION_OVERLAPS):
             hit = _first_hits(shared, overlap)
             np.add.at(right[number, kind], bins[boxes_of_kind][hit], 1.0)
-            np.add.at(wrong[number, kind], bins[boxes_of_kind][~hit], 1.0)
+            np.add.at(wrong[number, kind], bins[boxes_of_kind][~hit & (inside < overlap)], 1.0)
     return right, wrong, total
 
 

@@ -347,8 +347,9 @@ class InstanceTargets(LabelTargets):
 class BoxTargets(OneArray):
     """(n, 1 + 2 * axes) float32: class, where it begins on every axis, where it ends; edges in voxels.
 
-    In a batch all have the same number of rows; those of class -1 are none. A box belongs to a patch that holds its
-    centre, and keeps what of it lies outside, so that its size stays known.
+    In a batch all have the same number of rows; those of class -1 are none, and those of class -2 regions to be
+    ignored. A box belongs to a patch that holds its centre, and keeps what of it lies outside, so that its size stays
+    known; a region belongs to every patch that it reaches into.
     """
 
     name: ClassVar[str] = "boxes"
@@ -369,8 +370,10 @@ class BoxTargets(OneArray):
         if not region:
             return np.asarray(data)
         low, high = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
-        centres = _centres(data)
-        inside = np.asarray(data)[((centres >= low) & (centres < high)).all(axis=1)]
+        centres, axes = _centres(data), len(region)
+        is_held = ((centres >= low) & (centres < high)).all(axis=1)
+        is_reached = ((data[:, 1 : 1 + axes] < high) & (data[:, 1 + axes :] > low)).all(axis=1)
+        inside = np.asarray(data)[np.where(data[:, 0] == -2, is_reached, is_held)]
         return cast("Array", inside - np.array([0, *low, *low], dtype=inside.dtype))
 
     def blank(self, targets: Sequence[Array], patch: Sequence[int]) -> Array:
