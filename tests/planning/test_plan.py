@@ -7,7 +7,7 @@ import pytest
 import hilum
 import real_data
 import trained
-from hilum.errors import PlanError
+from hilum.errors import DatasetError, PlanError
 from hilum.networks import factory
 from hilum.planning import plan_changes, plan_checks, plan_file
 from hilum.values import BY_HAND
@@ -132,6 +132,12 @@ def test_what_a_flag_says_about_reading_is_kept_for_a_resumed_run(blobs, tmp_pat
     assert kept.options == {"labels": trained.LABELS, "modality": "MR", "everything": True}
     guard = hilum.load(run.out, "cpu").guard  # training cases judge, each by the others
     assert guard is not None and guard.is_calibrated and (guard.trained, guard.unseen) == (8, 0)
+
+
+def test_a_plan_keeps_without_which_structures_cases_exist(blobs):
+    assert planned(blobs, lesions=("core",)).plan.options["lesions"] == ["core"]
+    with pytest.raises(DatasetError, match="--lesions names tumour, and masks show shell, core"):
+        planned(blobs, lesions=("tumour",))
 
 
 def test_a_rounded_spacing_adds_nothing_to_a_patch(first):

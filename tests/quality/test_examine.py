@@ -119,7 +119,8 @@ def test_an_image_without_a_single_measurement_is_left_out():
 def test_a_constant_image_and_an_empty_mask_are_said():
     blank = image(pixels=np.ones((1, *GRID.shape), np.float32))
     assert findings(cohort(case(0, blank), case(1)), "warning") == ["channel '0' is constant"]
-    assert findings(cohort(case(0, reference=mask(0)), case(1)), "note") == ["mask is empty"]
+    half_empty = cohort(case(0, reference=mask(0)), case(1))
+    assert findings(half_empty, "note") == ["the value 1 is absent in 1 of 2 masks (50 %)"]
 
 
 def test_a_value_without_label_forbids_training():

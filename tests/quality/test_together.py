@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -81,11 +83,63 @@ def test_a_training_part_that_is_all_background_forbids_training_though_the_test
     assert "every mask of the training part is empty" in fatal.what
 
 
-def test_one_empty_mask_among_others_is_a_note():
-    found = dataset_examination.examine(cohort(*(case(n, value=int(n > 0)) for n in range(4))))
+def with_mask(known: Case, *values: int) -> Case:
+    """The case with a mask of a band of each value."""
+    mask = np.zeros((1, 20, 20), np.uint8)
+    for number, value in enumerate(values):
+        mask[0, 5 * number + 1 : 5 * number + 5, 5:15] = value
+    return replace(known, references={"mask": Image(mask, GRID)})
+
+
+def of_absence(found):
+    return [
+        one for one in found.problems if "absent" in one.what or one.what.startswith("mask ") or "--lesions" in one.what
+    ]
+
+
+def test_one_empty_mask_among_many_is_a_warning_that_names_the_case():
+    found = dataset_examination.examine(cohort(*(case(n, value=int(n > 0)) for n in range(12))))
     assert not found.fatal
-    [empty] = [one for one in found.problems if "empty" in one.what]
-    assert (empty.severity, empty.cases) == ("note", ("c0",))
+    [empty] = of_absence(found)
+    assert (empty.severity, empty.cases) == ("warning", ("c0",))
+    assert empty.what == "mask is empty, and others hold the value 1 in 11 of 12 cases"
+
+
+def test_a_structure_without_which_cases_exist_is_a_note_with_the_share():
+    labels = (Label(1, "tumour"),)
+    cases = [case(n, value=int(n > 0)) for n in range(12)]
+    found = dataset_examination.examine(cohort(*cases, classes={"mask": labels}, lesions=frozenset({"tumour"})))
+    [absent] = of_absence(found)
+    assert (absent.severity, absent.cases) == ("note", ("c0",))
+    assert absent.what == "tumour is absent in 1 of 12 masks (8.3 %), as --lesions says"
+
+
+def test_a_structure_that_a_third_of_the_cases_lacks_is_no_warning():
+    found = dataset_examination.examine(cohort(*(case(n, value=int(n % 3 > 0)) for n in range(12))))
+    [absent] = of_absence(found)
+    assert (absent.severity, len(absent.cases)) == ("note", 4)
+
+
+def test_a_case_that_lacks_one_of_two_structures_is_named_unless_it_is_unknown_or_ignored_there():
+    labels = (Label(1, "liver"), Label(2, "spleen"), Label(3, "ignore"))
+
+    def absences(odd):
+        cases = [with_mask(case(n), 1, 2) for n in range(12)]
+        found = dataset_examination.examine(cohort(*cases, odd, classes={"mask": labels}))
+        return [(one.severity, one.what, one.cases) for one in of_absence(found)]
+
+    lacking = with_mask(case(12), 1)
+    said = "mask lacks spleen, and others hold spleen in 12 of 13 cases"
+    assert absences(lacking) == [("warning", said, ("c12",))]
+    assert absences(replace(lacking, known=frozenset({"liver"}))) == []
+    assert absences(with_mask(case(12), 1, 3)) == []
+
+
+def test_lesions_that_no_mask_shows_are_refused():
+    labels = (Label(1, "liver"),)
+    wrong = cohort(*(case(n, value=1) for n in range(4)), classes={"mask": labels}, lesions=frozenset({"tumour"}))
+    [fatal] = dataset_examination.examine(wrong).fatal
+    assert fatal.what == "--lesions names tumour, and masks show liver"
 
 
 def test_a_label_that_is_declared_and_nowhere_contoured_is_named():

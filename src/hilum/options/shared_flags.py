@@ -105,6 +105,10 @@ Kind = Annotated[
 CovariateTables = Annotated[
     Covariates, Setting("Table with a row for each case, patient or time; repeatable.", "TABLE", repeats=True)
 ]
+Lesions = Annotated[
+    Sequence[str],
+    Setting("Structure, such as a lesion, without which cases exist; repeatable.", "NAME", repeats=True),
+]
 Measure = Annotated[
     Sequence[str],
     Setting(

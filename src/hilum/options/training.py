@@ -20,6 +20,7 @@ from hilum.options.shared_flags import (
     FoldsBy,
     Groups,
     Kind,
+    Lesions,
     Out,
     Overwrite,
     Positive,
@@ -66,6 +67,7 @@ class CheckOptions(ReadingOptions):
     threads: Threads = None
     scheduler: Scheduler = None
     task: Kind = None
+    lesions: Lesions = ()
     groups: Annotated[str | None, Setting("Groups of people to count: sex,age:40:60,site,sex*age.", "GROUPS")] = None
     population: Annotated[
         str | Path | None, Setting("Table of the population: shares of groups, or a row for each person.", "TABLE")
@@ -109,6 +111,7 @@ class PlanOptions(ReadingOptions):
     groups: Groups = None
     positive: Positive = None
     task: Kind = None
+    lesions: Lesions = ()
     any_contrast: AnyContrast = False
 
 
@@ -198,6 +201,7 @@ class TrainOptions(ReadingOptions):
         str | None, Setting("Column with the place of each case, for objectives.terms such as dann.", "COLUMN")
     ] = None
     task: Kind = None
+    lesions: Lesions = ()
     any_contrast: AnyContrast = False
 
 

@@ -25,6 +25,9 @@ from hilum.values.record_schema import RecordHead, RecordSchema, StatedDecision
 EVERYTHING, COVARIATES = "everything", "covariates"
 # Of a training without references: paths of further data sets, and of a run whose held-out patients it must not see.
 FURTHER, LEAVE_OUT = "further", "leave_out"
+# Of a training on masks: structures of which a person says that cases without them exist.
+LESIONS = "lesions"
+FURTHER_OPTIONS = (EVERYTHING, COVARIATES, FURTHER, LEAVE_OUT, LESIONS)
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
 SCALE, STATISTICS = "preprocessing.normalisation", ("counts", "weights", "prior_shift", "several", "event_free")

@@ -19,6 +19,7 @@ from hilum.files.modality_words import UNKNOWN_MODALITY
 from hilum.files.slides import slide_files
 from hilum.layouts import DatasetOptions, dataset_layouts
 from hilum.lazy import ndimage
+from hilum.planning.plan_result import LESIONS
 from hilum.quality import dataset_examination
 from hilum.quality.dataset_examination import Examination, Progress
 from hilum.quality.modality_checks import MIXED_SCALE
@@ -201,7 +202,8 @@ def _in_order(dataset: Dataset, order: str | None) -> Dataset:
 def open_for_plan(plan: Plan, places: Sequence[Data]) -> Dataset:
     """The data of a plan, read as it says; settings of its task say which cases are made of those that are read."""
     settings = {name.removeprefix("task."): plan[name] for name in plan.names if name.startswith("task.")}
-    return open_for_task(plan["task.name"], places, ReadingOptions.of_plan(plan.options), settings=settings)
+    dataset = open_for_task(plan["task.name"], places, ReadingOptions.of_plan(plan.options), settings=settings)
+    return replace(dataset, lesions=frozenset(plan.options.get(LESIONS, ())))
 
 
 def open_for_task(

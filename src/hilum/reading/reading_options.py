@@ -157,7 +157,7 @@ class ReadingOptions(FileChoices):
     def of_plan(cls, options: Assignments) -> ReadingOptions:
         """Return the reading options among those that a plan keeps; PlanError for an unknown one."""
         names = field_names()
-        others = (plan_result.EVERYTHING, plan_result.COVARIATES, plan_result.FURTHER, plan_result.LEAVE_OUT)
+        others = plan_result.FURTHER_OPTIONS
         if unknown := sorted({*options} - {*names, *others}):
             raise PlanError(f"{', '.join(unknown)}: no reading option", "options", f"Choose from {', '.join(names)}")
         return ReadingOptions(**{name: value for name, value in options.items() if name in names})

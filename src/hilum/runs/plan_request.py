@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from hilum.planning import (
 )
 from hilum.planning.plan_file import GROUPS
 from hilum.planning.plan_inputs import Wishes
-from hilum.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, NO_TILES, TOO_LARGE
+from hilum.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, LESIONS, NO_TILES, TOO_LARGE
 from hilum.planning.rules import (
     group_rules,
     learning_rules,
@@ -76,6 +76,7 @@ class PlanRequest:
     source:      the model whose weights training starts from
     further:     paths of data sets that are learnt from with the first
     leave_out:   a run whose validation, calibration and test patients are left out
+    lesions:     structures of masks without which cases exist
     watch:       called while cases are read, with how many are and with all
     elsewhere:   whether other sites may know structures that no case here knows
     """
@@ -94,6 +95,7 @@ class PlanRequest:
     source: WeightSource | None = None
     further: tuple[str, ...] = ()
     leave_out: str | None = None
+    lesions: Sequence[str] = ()
     watch: Callable[[int, int], None] | None = None
     elsewhere: bool = False
 
@@ -279,7 +281,7 @@ def plan_examined(
     root = "" if usable.root is None else str(usable.root)
     # Covariates are kept without folds too: whoever adds them to the plan needs them for the encoding of each.
     further: dict[str, Any] = {EVERYTHING: request.everything or None, FURTHER: list(request.further) or None}
-    further |= {LEAVE_OUT: request.leave_out, COVARIATES: asked}
+    further |= {LEAVE_OUT: request.leave_out, COVARIATES: asked, LESIONS: list(request.lesions) or None}
     options = {**request.reading.chosen_options, **{name: one for name, one in further.items() if one is not None}}
     plan_made = replace(plan_made, data=root, data_hash=hashing.dataset_hash(usable), options=options)
     return PlannedTraining(plan_made, examination, parts, folds=folds)
@@ -359,10 +361,14 @@ def examine_data(data: Data, request: PlanRequest) -> tuple[Examination, str, De
     And why its label maps are taken for numbered objects; nothing where they are not, or that was asked for.
     """
     device, machine = _device_and_machine(request)
+
+    def opened(needs: Collection[str]) -> Dataset:
+        places = [data, *request.further]
+        dataset = dataset_reading.open_for_task(request.task, places, request.reading, needs, request.task_settings)
+        return replace(dataset, lesions=frozenset(request.lesions))
+
     _, examination, numbered = dataset_reading.open_and_examine(
-        lambda needs: dataset_reading.open_for_task(
-            request.task, [data, *request.further], request.reading, needs, request.task_settings
-        ),
+        opened,
         request.task,
         machine.threads,
         watch=request.watch,

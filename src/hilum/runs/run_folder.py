@@ -18,7 +18,7 @@ from hilum.lazy import pandas as pd
 from hilum.networks import network_family
 from hilum.planning import PlannedTraining, plan_changes, plan_checks, plan_file, plan_result
 from hilum.planning.plan_file import GROUPS
-from hilum.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT
+from hilum.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, LESIONS
 from hilum.planning.plan_sections import TrainingSettings
 from hilum.planning.rules import learning_rules, objective_rules, privacy_rules, split_rules
 from hilum.planning.rules.site_rules import FOLDS_BY
@@ -215,6 +215,7 @@ def planned_from(path: Path, request: PlanRequest) -> PlannedTraining:
             reading=ReadingOptions.of_plan(edited.options).overridden(request.reading),
             further=tuple(edited.options.get(FURTHER, ())),
             leave_out=edited.options.get(LEAVE_OUT),
+            lesions=request.lesions or tuple(edited.options.get(LESIONS, ())),
         ),
     )
     if plan_of_run.plan.data_hash != edited.data_hash:

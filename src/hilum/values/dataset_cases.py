@@ -173,6 +173,7 @@ class Dataset:
     problems: what could not be read, and why
     ranked:   whether a person states the order of the classes, from the lowest grade to the highest
     accepted: findings that would forbid training, by their names, and that a person accepts
+    lesions:  structures of masks of which a person says that cases without them exist
     table:    the rows that the cases were read from; None of cases that were made in memory
     """
 
@@ -195,6 +196,7 @@ class Dataset:
     problems: tuple[Problem, ...] = ()
     ranked: bool = False
     accepted: frozenset[str] = frozenset()
+    lesions: frozenset[str] = frozenset()
     table: DatasetTable | None = None
 
     def __len__(self) -> int:

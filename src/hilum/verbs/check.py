@@ -225,7 +225,9 @@ def check(options: CheckOptions) -> Check:
         problem = f"--task {options.task} learns from no reference that could be wrong"
         raise UsageError(problem, "--minutes", "Leave it out")
     reading = options.reading
-    opened = functools.partial(_open_data, data, reading, with_references=learns_from_references)
+    opened = functools.partial(
+        _open_data, data, reading, lesions=options.lesions, with_references=learns_from_references
+    )
     threads = options.threads or training_memory.core_count()
     try:
         with dask_cluster.spread_over(options.scheduler):
@@ -375,12 +377,15 @@ def _audits(examination: Examination, options: CheckOptions) -> Iterator[AuditOu
         yield between_groups.image_shift(examination, shift, [name.strip() for name in names if name.strip()])
 
 
-def _open_data(data: Data, reading: ReadingOptions, needs: Collection[str], *, with_references: bool) -> Dataset:
+def _open_data(
+    data: Data, reading: ReadingOptions, needs: Collection[str], *, lesions: Sequence[str], with_references: bool
+) -> Dataset:
     """The data set; images without any reference are checked too, and the lack becomes an error of the list."""
     try:
-        return dataset_reading.open_dataset(
+        dataset = dataset_reading.open_dataset(
             data, reading, references=with_references, needs=needs, paints=with_references
         )
+        return replace(dataset, lesions=frozenset(lesions))
     except DatasetError as error:
         dataset = dataset_reading.open_dataset(data, reading, references=False)
         if dataset.kinds or not len(dataset):

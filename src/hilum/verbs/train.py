@@ -243,6 +243,7 @@ def _refuse_with_resume(request: PlanRequest, others: Mapping[str, Path | PlainV
     names = ("minutes", "device", "threads", "seed", "task", "folds")
     values = {**{name: getattr(request, name) for name in names}, "all": request.everything or None, **others}
     given = [f"--{name}" for name, value in values.items() if value is not None]
+    given += ["--lesions"] if request.lesions else []
     given += ["--leave-out"] if request.leave_out is not None else []
     own = () if request.reading.accept != CHANGES else ("accept",)
     given += [f"--{name.replace('_', '-')}" for name in request.reading.chosen_options if name not in own]

@@ -30,6 +30,7 @@ from hilum.values import (
     ReferenceKind,
     ReferenceWords,
     grid_geometry,
+    grouping,
     slabs,
 )
 from hilum.values.grid_geometry import MM3_PER_ML
@@ -51,6 +52,8 @@ FLAT, FILLED = 2, 8
 MOST_SHOWN = 5  # structures in one chart
 VOLUME = 3  # axes
 PASSED_OVER = 2  # steps from slice to slice over one empty slice
+# Share of the cases that lack a structure from which on its absence is no fault of single masks.
+OFTEN_ABSENT = 0.1
 # Axis, contoured slices, empty slices between them.
 Apart = tuple[int, tuple[int, ...], tuple[int, ...]]
 
@@ -163,6 +166,7 @@ def is_outline(inside: Array) -> bool:
 def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
     yield from _labels(cohort)
     yield from _background(cohort)
+    yield from _absent_structures(cohort)
     yield from _unknown_structures(cohort)
 
 
@@ -243,6 +247,72 @@ def _background(cohort: Cohort) -> Iterator[Problem]:
             "it cannot be learnt",
             "Leave it out with --labels, or look for the masks that hold it",
         )
+
+
+def _absent_structures(cohort: Cohort) -> Iterator[Problem]:
+    """Cases without a structure that others have: a warning where nearly all have it, else a note with their share."""
+    masks, structures = cohort.summaries(KIND), _structure_values(cohort)
+    if unknown := sorted(cohort.dataset.lesions - {*structures}):
+        yield Problem.error(
+            f"--lesions names {errors.list_phrase(unknown)}, and masks show "
+            f"{errors.list_phrase(structures, MOST_LISTED) or 'no structure'}",
+            (),
+            "nobody can say which cases may lack it",
+            "Name a structure of the masks, or leave the flag out",
+        )
+    missed = dict[str, list[str]]()  # {case: structures that it lacks and nearly all others hold}
+    held = dict[str, str]()
+    for name, values in structures.items():
+        knowing = [case.id for case in cohort.dataset if case.id in masks and case.knows(name)]
+        lacking = [case for case in knowing if not values & set(masks[case])]
+        lacking = [case for case in lacking if not _is_partly_ignored(cohort, case)]
+        if not lacking or len(lacking) == len(knowing):
+            continue
+        share = len(lacking) / len(knowing)
+        is_expected = name in cohort.dataset.lesions
+        if share < OFTEN_ABSENT and not is_expected:
+            held[name] = f"{_named(name)} in {len(knowing) - len(lacking)} of {len(knowing)} cases"
+            for case in lacking:
+                missed.setdefault(case, []).append(name)
+            continue
+        stated = ", as --lesions says" if is_expected else ""
+        yield Problem.note(
+            f"{_named(name)} is absent in {len(lacking)} of {len(knowing)} masks ({100 * share:.2g} %){stated}",
+            tuple(lacking),
+            "they teach that it can be absent",
+            "" if is_expected else "Check that this is meant; --lesions NAME says so",
+        )
+    alike = grouping.by_key(((set(masks[case]) <= {0}, tuple(names)), case) for case, names in missed.items())
+    for (is_empty, names), cases in alike.items():
+        lack = "mask is empty" if is_empty else f"mask lacks {errors.list_phrase(map(_named, names))}"
+        yield Problem.warning(
+            f"{lack}, and others hold {errors.list_phrase(held[name] for name in names)}",
+            tuple(cases),
+            "the case teaches only background" if is_empty else "the case teaches that it is not there",
+            "Give the mask, or leave the case out; --lesions NAME says that cases without the structure exist",
+        )
+
+
+def _structure_values(cohort: Cohort) -> dict[str, set[int]]:
+    """{structure: values that mark it}: regions, else declared labels, else the values that masks hold."""
+    if cohort.dataset.regions:
+        return {name: set(values) for name, values in cohort.dataset.regions.items()}
+    declared = [one for one in cohort.dataset.classes.get(KIND, ()) if one.value]
+    if declared:
+        return {one.name: {one.value} for one in declared if not (one.is_ignored or one.is_background)}
+    values = set(cohort.fingerprint.voxels()) - {0}
+    return {str(value): {value} for value in sorted(values)} if len(values) <= MOST_LABELS else {}
+
+
+def _is_partly_ignored(cohort: Cohort, case: str) -> bool:
+    """Whether a mask leaves open what lies in some of its voxels."""
+    ignored = {label.value for label in cohort.dataset.classes.get(KIND, ()) if label.is_ignored}
+    return bool(ignored & set(cohort.summaries(KIND)[case]))
+
+
+def _named(structure: str) -> str:
+    """A structure in a sentence; nobody named one that is called by its value."""
+    return f"the value {structure}" if structure.isdigit() else structure
 
 
 def _strata(cases: Sequence[Case]) -> Mapping[str, Sequence[str]]:
