@@ -166,9 +166,14 @@ def test_a_run_goes_on_with_accepted_changes_and_says_so(stopped, whole):
     edit(stopped / "plan.yaml", r"data: \.\./data", f"data: {whole('segmentation')[0]}")
     edit(stopped / "plan.yaml", r"\n  threads: \{value: [^,]+", "\n  threads: {value: 2")
     edit(stopped / "plan.yaml", r"\n  learning_rate: \{value: [^,]+", "\n  learning_rate: {value: 0.0123")
+    edit(stopped / "split.csv", ",train,", ",val,")
     run = hilum.train(resume=stopped, accept="changes")
-    assert "Changed by hand after the training had begun: training.learning_rate." in run.notes
-    assert "Changed by hand after the training had begun" in run.report.read_text()
+    [note] = [one for one in run.notes if one.startswith("Changed by hand after the training had begun")]
+    assert "training.learning_rate" in note
+    assert "split.csv (1 case from train to val)" in note
+    assert "split.csv (1 case from train to val)" in run.report.read_text()
+    moved = plan_file.read_plan(stopped / "plan.yaml").decision("split.parts").because
+    assert moved == "set by hand: 1 case from train to val, after the training had begun"
     decision = plan_file.read_plan(stopped / "plan.yaml").decision("training.learning_rate")
     assert (decision.value, decision.because) == (0.0123, "set by hand, after the training had begun")
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         run_report,
         run_search,
         search_trials,
+        split_changes,
         teacher_models,
         training_jobs,
         training_loop,

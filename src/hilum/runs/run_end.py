@@ -195,8 +195,7 @@ def run_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan, stopped: S
         notes += scored.notes
     if changed := run_folder.changed_decisions(plan):
         split = ": cases that test the model now may have trained it" if run_folder.PARTS in changed else ""
-        names = (run_folder.SPLIT if name == run_folder.PARTS else name for name in changed)
-        notes.append(f"Changed by hand after the training had begun{split}: {errors.list_phrase(names)}.")
+        notes.append(f"Changed by hand after the training had begun{split}: {errors.list_phrase(changed.values())}.")
     if paths := plan["objectives.target"]:
         seen = errors.count_phrase(len(run.unlabelled.target), "image")
         places = ", ".join(Path(path).name for path in paths)

@@ -25,7 +25,7 @@ from hilum.planning.rules.site_rules import FOLDS_BY
 from hilum.quality.dataset_examination import Examination
 from hilum.reading import ReadingOptions, alignment, dataset_reading, image_pairs
 from hilum.reading.reading_options import ALLOW_LARGE
-from hilum.runs import initial_weights, plan_request, teacher_models
+from hilum.runs import initial_weights, plan_request, split_changes, teacher_models
 from hilum.runs._run_minutes import AS_STEPS
 from hilum.runs._run_trainings import MORE, NETWORKS
 from hilum.runs.initial_weights import UnlabelledImages
@@ -169,7 +169,9 @@ def new_run(
         digests, origin = {name: look.digest for name, look in looks.items()}, lineage or Lineage()
         of_cases = (dataset, replace(dataset, cases=unlabelled.cases))
         own, shown = ({one for each in data_record.image_hashes(some).values() for one in each} for some in of_cases)
-        data_record.write_data_record(partial, dataset, digests, {*origin.seen, *shown - own}, origin.unknown)
+        began_with = split_changes.parts_by_fold(split)
+        seen = {*origin.seen, *shown - own}
+        data_record.write_data_record(partial, dataset, digests, seen, origin.unknown, began_with)
         if start is not None:
             (partial / START).mkdir()
             shutil.copyfile(start, partial / START / start.name)
@@ -277,7 +279,7 @@ def resume_run(out: Path, began: float, *, elsewhere: bool = False, accepts_chan
     began: time.monotonic() of the command
     elsewhere: whether other sites may know structures that no case here knows
     accepts_changes: whether it goes on by a plan and a split that were edited since; the plan then says so
-    Raises PlanError, with the names, for other edits than those of `FREE`.
+    Raises PlanError, with the names, for other edits than those of `FREE`, and for a split that no run may have.
     """
     if not (out / PLAN).is_file():
         raise UsageError("holds no run", str(out), "Give the folder of a run that was started")
@@ -293,7 +295,8 @@ def resume_run(out: Path, began: float, *, elsewhere: bool = False, accepts_chan
         raise PlanError(problem, str(out), remedy)
     name = str(plan["task.name"])
     dataset = dataset_reading.open_for_plan(plan, [out / plan.data, *plan.options.get(FURTHER, ())])
-    named = data_record.name_as_in_run(dataset, data_record.read_data_record(out))
+    record = data_record.read_data_record(out)
+    named = data_record.name_as_in_run(dataset, record)
     threads = int(plan["training.threads"])
     examination = dataset_reading.examine_cases(named, threads, kinds=task_catalogue.needed_references(name))
     dataset_reading.refuse_unfit(examination, name, elsewhere=elsewhere)
@@ -309,10 +312,9 @@ def resume_run(out: Path, began: float, *, elsewhere: bool = False, accepts_chan
         planned = replace(planned, examination=examination.without(large))
     if hashing.dataset_hash(planned.examination.dataset) != plan.data_hash:
         raise IntegrityError("the data have changed since the run began", str(out), "Train again with another --out")
-    for decision in changed:
-        value = _digest_of_parts(csv_text.read_text_table(out / SPLIT)) if decision == PARTS else plan[decision]
-        plan = planned.plan.with_decision(decision, Decision(value, f"{BY_HAND}{AFTER}"))
-        planned = replace(planned, plan=plan)
+    for name in changed:
+        decision = _accepted_split(out, record, planned) if name == PARTS else Decision(plan[name], f"{BY_HAND}{AFTER}")
+        planned = replace(planned, plan=planned.plan.with_decision(name, decision))
     planned, unlabelled = initial_weights.with_unlabelled(teacher_models.with_teacher(planned))
     states = (record_files.read_json(path, STATE_SCHEMA) for path in out.rglob("checkpoints/last/state.json"))
     spent = max((float(state["seconds"]) for state in states), default=0.0)
@@ -331,15 +333,29 @@ def _changes_since_begin(out: Path, plan: Plan) -> dict[str, str]:
     return changed
 
 
+def _accepted_split(out: Path, record: DataRecord, planned: PlannedTraining) -> Decision:
+    """The digest of an edited split, because of the cases that moved; PlanError for a split that no run may have."""
+    split, dataset = csv_text.read_text_table(out / SPLIT), planned.examination.dataset
+    parts = split_changes.parts_by_fold(split)
+    split_changes.refuse_unfit_parts(record.parts, parts, dataset, str(out / SPLIT))
+    moves = split_changes.moves_phrase(record.parts, parts, dataset)
+    return Decision(_digest_of_parts(split), f"{BY_HAND}: {moves}{AFTER}")
+
+
 def _digest_of_parts(split: pd.DataFrame) -> str:
     """SHA-256 over the part of each case, in each fold, however the table is sorted and saved."""
     rows = sorted(zip(split["case"].astype(str), split["fold"].astype(str), split["split"].astype(str), strict=True))
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
-def changed_decisions(plan: Plan) -> list[str]:
-    """The names of decisions that were changed by hand after the training had begun."""
-    return [name for name, decision in plan if decision.because.endswith(AFTER)]
+def changed_decisions(plan: Plan) -> dict[str, str]:
+    """{decision that was changed by hand after the training had begun: its name, of a split the cases that moved}."""
+    changed = {}
+    for name, decision in plan:
+        if decision.because.endswith(AFTER):
+            moves = decision.because.removesuffix(AFTER).removeprefix(BY_HAND).removeprefix(": ")
+            changed[name] = f"{SPLIT} ({moves})" if name == PARTS else name
+    return changed
 
 
 def _refuse_other_machine(out: Path, plan: Plan) -> None:

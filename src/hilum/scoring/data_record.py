@@ -42,11 +42,15 @@ class DataRow(TypedDict):
 
 
 class DataRecordFile(TypedDict):
-    """The cases that a model has learnt from, by their hashes."""
+    """The cases that a model has learnt from, by their hashes.
+
+    parts: {fold: {case: its part}} when the training began; the set's own test part is in no fold, whose name is empty
+    """
 
     patient_key: NotRequired[str]
     inherited: list[str]
     unknown_weights: list[str]
+    parts: dict[str, dict[str, str]]
     rows: list[DataRow]
 
 
@@ -63,6 +67,7 @@ class DataRecord:
     inherited: hashes of the cases that trained or selected the models from whose weights the training started, and of
                images that it saw without labels
     unknown:   files of weights from which it started, of which nobody knows what they had seen
+    parts:     {fold: {case id: its part}} when the training began
     """
 
     contents: Mapping[str, str]
@@ -70,6 +75,7 @@ class DataRecord:
     voxels: Mapping[str, str] = field(default_factory=dict)
     inherited: frozenset[str] = frozenset()
     unknown: tuple[str, ...] = ()
+    parts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def hashes(self, names: Iterable[str]) -> set[str]:
         """All hashes of these cases of the run."""
@@ -130,10 +136,11 @@ def write_data_record(
     voxels: Mapping[str, str],
     inherited: Collection[str] = (),
     unknown: Collection[str] = (),
+    parts: Mapping[str, Mapping[str, str]] | None = None,
 ) -> None:
     """`data.json`: each case with the hash of its contents, of its image, and of its voxels where they are known.
 
-    inherited, unknown: as in `DataRecord`
+    inherited, unknown, parts: as in `DataRecord`
     """
     hashes = image_hashes(dataset)
     rows = [
@@ -143,7 +150,8 @@ def write_data_record(
         for image, *others in [hashes[case.id]]
         for moving in (*others, None)[: max(1, len(others))]
     ]
-    record = DataRecordFile(inherited=sorted(inherited), unknown_weights=sorted(unknown), rows=rows)
+    of_folds = {fold: dict(of_fold) for fold, of_fold in (parts or {}).items()}
+    record = DataRecordFile(inherited=sorted(inherited), unknown_weights=sorted(unknown), parts=of_folds, rows=rows)
     if PSEUDONYMS in dataset.patients:
         record = {"patient_key": hashing.patient_key_id(), **record}
     record_files.write_json(folder / DATA_RECORD, SCHEMA, record)
@@ -171,7 +179,8 @@ def read_data_record(folder: Path) -> DataRecord:
     contents = {row["case"]: row["content"] for row in record["rows"] if row["content"]}
     voxels = {row["case"]: row["voxels"] for row in record["rows"] if row["voxels"]}
     images = {row["case"]: (row["image"], *filter(None, [row.get("moving")])) for row in record["rows"]}
-    return DataRecord(contents, images, voxels, frozenset(record["inherited"]), tuple(record["unknown_weights"]))
+    inherited, unknown = frozenset(record["inherited"]), tuple(record["unknown_weights"])
+    return DataRecord(contents, images, voxels, inherited, unknown, record["parts"])
 
 
 def name_as_in_run(dataset: Dataset, record: DataRecord) -> Dataset:
