@@ -9,6 +9,7 @@ import fnmatch
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from math import isfinite, isnan
 from typing import Any
 
@@ -137,25 +138,33 @@ def _is_universal(condition: str | Conditions) -> bool:
     return not condition.strip("*") if isinstance(condition, str) else all(map(_is_universal, condition.values()))
 
 
-def add_condition(conditions: Conditions, name: str, value: str) -> bool | None:
+class Addition(Enum):
+    """Whether a parameter of a query became a condition: it did, it names no attribute, or one that has a condition."""
+
+    ADDED = "added"
+    UNKNOWN = "unknown"
+    REPEATED = "repeated"
+
+
+def add_condition(conditions: Conditions, name: str, value: str) -> Addition:
     """Add an attribute that a query names by keywords or tags: {tag: text}, or {tag: {tag: text}} within a sequence.
 
-    None, and nothing is added, where the name is of no attribute; False where it is asked for already. PS3.18 8.3.4.1
+    Nothing is added of a name that is unknown or repeated. PS3.18 8.3.4.1
     """
     tags = [tag_digits(part) for part in name.split(".")]
     if None in tags:
-        return None
+        return Addition.UNKNOWN
     *outer, last = (str(tag) for tag in tags)
     level = conditions
     for tag in outer:
         within = level.setdefault(tag, {})
         if isinstance(within, str):
-            return False
+            return Addition.REPEATED
         level = within
     if last in level:
-        return False
+        return Addition.REPEATED
     level[last] = value
-    return True
+    return Addition.ADDED
 
 
 def _fits(value: str, condition: str, flags: int = 0) -> bool:

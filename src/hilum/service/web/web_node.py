@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +23,8 @@ from hilum.errors import HilumError
 from hilum.service import node_folder
 from hilum.service.configuration import NodeSettings
 from hilum.service.model_facts import ModelFacts
-from hilum.service.objects import object_store
+from hilum.service.objects import dicom_json, object_store
+from hilum.service.objects.dicom_json import Addition, Conditions
 from hilum.service.objects.journal import Received
 from hilum.service.objects.object_store import ObjectStore
 from hilum.service.reading.sliced_volumes import VolumeCache
@@ -300,6 +301,24 @@ class PageRequest(BaseModel):
 def dicomweb_url(request: Request) -> str:
     """Address under which the client reaches DICOMweb, as it names the node."""
     return f"{request.url.scheme}://{request.url.netloc}/dicomweb"
+
+
+def query_conditions(request: Request, options: Collection[str]) -> tuple[Conditions, list[str]]:
+    """(the attributes that a query asks for, with their conditions; its parameters that name none, but for options).
+
+    Raises WebError for an attribute that is asked for twice.
+    """
+    conditions: Conditions = {}
+    unknown = list[str]()
+    for name, value in request.query_params.multi_items():
+        if name in options:
+            continue
+        addition = dicom_json.add_condition(conditions, name, value)
+        if addition is Addition.REPEATED:
+            raise WebError(400, "an attribute is asked for twice", "the query", "Give each once, and UIDs as a list")
+        if addition is Addition.UNKNOWN:
+            unknown.append(name)
+    return conditions, unknown
 
 
 def ignored_words(names: Sequence[str]) -> list[str]:

@@ -29,7 +29,7 @@ from hilum.service.records.tables import ANSWERS, CORRECTIONS, INSTANCES, JOBS, 
 from hilum.service.web import access, web_node, worklist_routes
 from hilum.service.web.access import ROLES, Who
 from hilum.service.web.response_shapes import Problem
-from hilum.service.web.web_node import Node, Uid, WebError, WebNode
+from hilum.service.web.web_node import Node, Uid, WebNode
 from hilum.values import grouping
 
 router = APIRouter(
@@ -125,15 +125,7 @@ def _query(
     path = {
         str(dicom_json.tag_digits(f"{name.capitalize()}InstanceUID")): uid for name, uid in request.path_params.items()
     }
-    asked: Conditions = {}
-    unknown = list[str]()
-    for name, value in request.query_params.multi_items():
-        if name in OPTIONS:
-            continue
-        is_added = dicom_json.add_condition(asked, name, value)
-        if is_added is False:
-            raise WebError(400, "an attribute is asked for twice", "the query", "Give each once, and UIDs as a list")
-        unknown += [] if is_added else [name]
+    asked, unknown = web_node.query_conditions(request, OPTIONS)
     fields = [field.strip() for value in includefield for field in value.split(",")]
     # Of what lies in a sequence the whole is given, as the standard has no other answer.
     tags = {field: dicom_json.tag_digits(field.partition(".")[0]) for field in fields if field != "all"}

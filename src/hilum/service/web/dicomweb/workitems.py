@@ -18,7 +18,7 @@ from hilum.files.storage import structured_text
 from hilum.lazy import pydicom
 from hilum.service.dimse_statuses import DUPLICATE, WorkitemError
 from hilum.service.objects import dicom_json
-from hilum.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, Conditions, DicomJson
+from hilum.service.objects.dicom_json import CHARACTER_SET, IN_JSON, MEDIA, DicomJson
 from hilum.service.records.workitem_records import ALREADY_CANCELED, ALREADY_COMPLETED, NO_SUCH_WORKITEM, Workitems
 from hilum.service.web import access, web_node, worklist_routes
 from hilum.service.web.access import ROLES, WORKING, Who
@@ -100,15 +100,7 @@ def search_workitems(
     offset: Annotated[int, Query(ge=0, le=10**9)] = 0,
 ) -> Response:
     """Workitems, oldest first, by any attribute; one within a sequence is written 00404018.00080104."""
-    conditions: Conditions = {}
-    unknown = list[str]()
-    for name, value in request.query_params.multi_items():
-        if name in OPTIONS:
-            continue
-        is_added = dicom_json.add_condition(conditions, name, value)
-        if is_added is False:
-            raise WebError(400, "is asked for twice", name[:64], "Give each attribute once")
-        unknown += [] if is_added else [name]
+    conditions, unknown = web_node.query_conditions(request, OPTIONS)
     hidden = worklist_routes.studies_with_hidden_answers(node, who)  # a finding changes the priority of a workitem
     with library_warnings.collect_warnings():
         rows = (
