@@ -53,7 +53,7 @@ def test_a_quiet_node_has_no_alert_and_audited_figures_lie_in_their_intervals():
     assert first.estimate.low <= called[own & truth].mean() <= first.estimate.high
 
 
-def test_noise_of_one_scanner_is_traced_to_it_and_to_its_new_software(tmp_path):
+def test_noise_of_one_scanner_is_traced_to_it_and_what_changed_at_the_same_time_is_no_cause(tmp_path):
     baseline, cases = hospital("noise")
     baseline.to_csv(tmp_path / "before.csv", index=False)
     cases.to_parquet(tmp_path / "now.parquet")
@@ -61,7 +61,7 @@ def test_noise_of_one_scanner_is_traced_to_it_and_to_its_new_software(tmp_path):
     seen = hilum.monitor(tmp_path / "now.parquet", reference=tmp_path / "before.csv", by="station,software", out=out)
     [alert] = seen.alerts
     assert (alert.kind, alert.watch, alert.scope, alert.severity) == ("input", "measure_noise", "station=b", "urgent")
-    assert "software v5 to v6" in alert.because
+    assert "about the same time software changed from v5 to v6" in alert.because
     assert abs(pd.Timestamp(alert.since) - pd.Timestamp(cases["at"].iloc[450], tz="UTC")) < pd.Timedelta(days=7)
     assert json.loads((out / "monitor.json").read_text())["schema"] == "hilum.monitor"
     assert list(pd.read_csv(out / "alerts.csv")["watch"]) == ["measure_noise"]
@@ -86,7 +86,7 @@ def test_a_change_of_meaning_is_concept_and_withholds_estimates():
     assert any(row.source == "estimated" for row in seen.figures)
 
 
-def test_another_share_of_ill_patients_is_an_alert_of_outputs_that_names_prevalence():
+def test_another_share_of_ill_patients_is_an_alert_of_outputs_as_prevalence_makes_it():
     baseline, cases = hospital("prevalence")
     seen = hilum.monitor(cases, reference=baseline)
     assert [alert.kind for alert in seen.alerts] == ["output"]

@@ -159,7 +159,7 @@ def test_another_share_of_ill_patients_from_the_first_case_on_is_prevalence():
     for share in (0.5, season):
         [alert] = hilum.monitor(exact_at_a_fifth(CASES, share), reference=before).alerts
         assert alert.kind == "output"
-        assert "prevalence: all log-odds are off by +" in alert.because
+        assert "as with another prevalence, all log-odds are off by +" in alert.because
 
 
 @pytest.mark.parametrize(

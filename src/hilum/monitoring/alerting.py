@@ -1,4 +1,4 @@
-"""Alerts: what a person has to look at, one a cause."""
+"""Alerts: what a person has to look at, one for each kind of change and each bound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hilum.values import Estimate
 WARNING, URGENT, OPEN = "warning", "urgent", "open"
 HELD, CROSSED, NOT_JUDGED = "held", "crossed", "not judged"
 ACTIONS = {
-    INPUT: "Look at new images of the scope, and at what changed at the scanner",
+    INPUT: "Look at new images of the scope, and ask whether anything changed at the scanner",
     OUTPUT: "Compare with new labels; recalibrate if the patients have changed",
     CONCEPT: "Do not rely on the probabilities; read a random share of studies blind",
     OPERATION: "Look at the log of the node",

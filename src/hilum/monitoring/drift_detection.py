@@ -29,7 +29,6 @@ from hilum.values import Floats
 TOLERANCE = 0.2
 # Share of levels that may be named though nothing changed in them.
 FALSELY_NAMED = 0.1
-PREVALENCE = "prevalence"
 # Cases of which a share of ill people is estimated, where it goes with the season.
 SEASON = 100
 # p below which outcomes disagree with the share of ill people that the probabilities show.
@@ -301,7 +300,7 @@ def _offset(odds: Floats, happened: Floats, weights: Floats | float = 1.0) -> fl
 
 
 def _explain_break(row: Drift, before: Floats, probabilities: Floats, outcomes: Floats, stream: CaseStream) -> Drift:
-    """A break that another prevalence explains is one of outputs: where scores moved as the outcomes did.
+    """A break that another prevalence would make is one of outputs: where scores moved as the outcomes did.
 
     With another share of ill people all log-odds are off by one offset, and the probabilities alone tell it (Saerens,
     Latinne and Decaestecker, Neural Computation 2002). If outcomes agree with it, images mean what they meant.
@@ -335,7 +334,8 @@ def _explain_break(row: Drift, before: Floats, probabilities: Floats, outcomes: 
         agrees = stats.chi2.sf(left**2 / variance, df=1) >= DISAGREE
         if agrees and np.abs(offsets).max() >= TOLERANCE:
             off = f"{offsets.min():+.2f}" + (f" to {offsets.max():+.2f}, by the season" if parts > 1 else "")
-            words = f"{PREVALENCE}: all log-odds are off by {off}; recalibrate on cases of this site"
+            words = f"as with another prevalence, all log-odds are off by {off}, and the outcomes agree"
+            words += "; recalibrate on cases of this site"
             return replace(row, kind=OUTPUT, because=words)
     return row
 
@@ -371,7 +371,10 @@ def _with_new_levels(row: Drift, column: WatchedColumn, stream: CaseStream) -> D
 
 
 def _with_changes(row: Drift, stream: CaseStream, groups: Mapping[str, np.ndarray]) -> Drift:
-    """Add what else became new in a level about the time of the change, such as its software."""
+    """Add what else became new in a level about the time of the change, such as its software.
+
+    That it is the cause is not shown, and not said.
+    """
     if not row.alarm_at or not row.scope:
         return row
     name, _, level = row.scope.partition("=")
@@ -384,7 +387,8 @@ def _with_changes(row: Drift, stream: CaseStream, groups: Mapping[str, np.ndarra
             continue
         earlier, later = set(values[indices[:start]]), set(values[indices[start:]])
         if later - earlier and earlier:
-            new.append(f"{other} {', '.join(sorted(earlier))} to {', '.join(sorted(later - earlier))}")
+            names = f"from {', '.join(sorted(earlier))} to {', '.join(sorted(later - earlier))}"
+            new.append(f"about the same time {other} changed {names}")
     return replace(row, because="; ".join(filter(None, [row.because, *new])))
 
 

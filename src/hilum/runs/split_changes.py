@@ -29,7 +29,7 @@ def refuse_unfit_parts(before: PartsByFold, now: PartsByFold, dataset: Dataset, 
     if unknown:
         problem = f"names parts that there are not: {errors.list_phrase(map(repr, sorted(unknown)))}"
         raise PlanError(problem, where, f"Write {', '.join(SPLITS[:-1])} or {SPLITS[-1]}")
-    torn = _torn_patients(now, dataset).keys() - _torn_patients(before, dataset).keys()
+    torn = _torn_patients(now, dataset) - _torn_patients(before, dataset)
     if torn and dataset.patients_known:
         cases = [case.id for case in dataset if not torn.isdisjoint(dataset_cases.people_of_patient(case.patient))]
         raise PlanError(
@@ -57,9 +57,9 @@ def moves_phrase(before: PartsByFold, now: PartsByFold, dataset: Dataset) -> str
     return errors.list_phrase(phrases)
 
 
-def _torn_patients(parts: PartsByFold, dataset: Dataset) -> dict[str, list[str]]:
-    """{patient: the parts} of those who lie in several parts of one fold."""
-    torn = {}
+def _torn_patients(parts: PartsByFold, dataset: Dataset) -> set[str]:
+    """The patients who lie in several parts of one fold."""
+    torn = set[str]()
     for of_fold in parts.values():
         sides = grouping.distinct_by_key(
             (person, of_fold[case.id])
@@ -67,5 +67,5 @@ def _torn_patients(parts: PartsByFold, dataset: Dataset) -> dict[str, list[str]]
             if case.id in of_fold
             for person in dataset_cases.people_of_patient(case.patient)
         )
-        torn |= {person: list(own) for person, own in sides.items() if len(own) > 1}
+        torn |= {person for person, own in sides.items() if len(own) > 1}
     return torn

@@ -1,6 +1,7 @@
-"""Alerts of monitoring, one row a cause, incidents with results, and notices of urgent findings.
+"""Alerts of monitoring, incidents with results, and notices of urgent findings.
 
-An alert is open until a person has closed it or three windows were quiet.
+There is one alert for each kind of change and each bound; it is open until a person has closed it or three windows
+were quiet.
 """
 
 from __future__ import annotations

@@ -230,7 +230,8 @@ BASELINES = _table(
 )
 Index("baselines_by_model", BASELINES.c.model_hash, BASELINES.c.n)
 
-# One row a cause. severity: warning | urgent; kind: input | output | concept | operation | performance
+# One row for each kind of change and each bound. severity: warning | urgent
+# kind: input | output | concept | operation | performance
 # state: open | acknowledged | closed, by a person | cleared, after quiet windows; actor, reason: of the last change
 # quiet, looked_at: how many windows after it were quiet in a row, and up to which time windows were looked at
 ALERTS = _table(
