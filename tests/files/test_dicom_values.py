@@ -23,6 +23,7 @@ from hilum.files.dicom import header_reading
 from hilum.files.dicom.reading import display_windows, pixel_decoding, pixel_values, single_frame, value_maps
 from hilum.files.dicom.reading.display_windows import DisplayWindow
 from hilum.files.dicom.reading.value_maps import ValueMeaning
+from hilum.report import display
 from written_dicom import write_enhanced, write_slice
 
 
@@ -415,6 +416,58 @@ def test_a_voi_table_that_is_flat_or_damaged_is_no_window(content):
     assert (
         display_windows.display_window(picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[item(**content)])) is None
     )
+
+
+def table_of(bright: np.ndarray[Any, Any]) -> Dataset:
+    """A VOI LUT of 12 bits for values from 0 on."""
+    lut = item(LUTDescriptor=[len(bright), 0, 12])
+    lut.add_new("LUTData", "US", np.rint(bright * 4095).astype(int).tolist())
+    return lut
+
+
+PLACES = np.arange(4096) / 4095
+LINE = {"WindowCenter": "2000", "WindowWidth": "1000", "VOILUTFunction": "LINEAR_EXACT"}
+BETWEEN = np.clip((np.arange(4096) - 1500) / 1000, 0, 1)
+INVERTED = {"PhotometricInterpretation": "MONOCHROME1"}
+# {what the file asks for: (its attributes, brightness of the stored values)}
+BRIGHTNESS = {
+    "falling table": ({"VOILUTSequence": [table_of(RISE[::-1] / 4095)]}, RISE[::-1] / 4095),
+    "bent table": ({"VOILUTSequence": [table_of(PLACES**0.4)]}, PLACES**0.4),
+    "hill": ({"VOILUTSequence": [table_of(np.sin(np.pi * PLACES))]}, np.sin(np.pi * PLACES)),
+    "table before window": ({"VOILUTSequence": [table_of(PLACES**2)], **LINE}, PLACES**2),
+    "sigmoid": (LINE | {"VOILUTFunction": "SIGMOID"}, 1 / (1 + np.exp(-4 * (np.arange(4096) - 2000) / 1000))),
+    "line": (LINE, BETWEEN),
+    "inverse line": (LINE | {"PresentationLUTShape": "INVERSE"}, 1 - BETWEEN),
+    "inverse table": ({"VOILUTSequence": [table_of(PLACES**2)], "PresentationLUTShape": "INVERSE"}, 1 - PLACES**2),
+    "both words for inverse": (LINE | INVERTED | {"PresentationLUTShape": "INVERSE", "Modality": "CT"}, 1 - BETWEEN),
+    "inverted CT": (LINE | INVERTED | {"Modality": "CT"}, 1 - BETWEEN),
+    "inverted radiograph": (LINE | INVERTED | {"Modality": "CR"}, 1 - BETWEEN),
+    "table of an inverted radiograph": (
+        INVERTED | {"VOILUTSequence": [table_of(PLACES**2)], "Modality": "CR"}, 1 - PLACES**2
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("stated", "brightness"), BRIGHTNESS.values(), ids=BRIGHTNESS)
+def test_an_image_is_shown_as_bright_as_its_file_asks_and_as_dicomweb_renders_it(tmp_path, stated, brightness):
+    stored = np.linspace(0, 4095, 256).astype(np.uint16).reshape(16, 16)
+    dataset = picture(stored, BitsStored=12, HighBit=11, **stated)
+    dataset.SOPInstanceUID, dataset.SeriesInstanceUID = "1.2.3", "1.2.4"
+    pydicom.dcmwrite(tmp_path / "a.dcm", dataset, enforce_file_format=True)
+    image = file_formats.read(tmp_path / "a.dcm")
+    greys = display.view_of(image).greys(*display.screen_planes(image.geometry), 0)
+    assert_allclose(greys, brightness[stored], atol=1 / 255)
+    rendered = single_frame.displayed_frame(header_reading.read_header(tmp_path / "a.dcm"), 0)
+    assert_allclose(rendered / 255, brightness[stored], atol=1 / 255)
+    assert len(display.header_curve(image) or ()) <= 256
+
+
+def test_a_table_of_noise_keeps_as_many_points_as_a_screen_has_levels():
+    noise = np.random.default_rng(0).random(4096)
+    meant = ValueMeaning()
+    dataset = picture(np.zeros((2, 2), np.uint16), VOILUTSequence=[table_of(noise)])
+    [*_, curve] = display_windows.window_fact(dataset, 0, meant, "") or ()
+    assert len(curve) == 256
 
 
 def test_the_map_of_a_frame_tells_its_range():

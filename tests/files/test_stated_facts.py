@@ -106,6 +106,8 @@ TESTED = {
     + "the_parts_of_a_concatenation_are_one_volume_and_one_of_them_alone_is_refused",
     ("DICOM", "a part of a concatenation alone"): DICOM
     + "the_parts_of_a_concatenation_are_one_volume_and_one_of_them_alone_is_refused",
+    ("DICOM", "brightness: window, VOI LUT, SIGMOID, MONOCHROME1, INVERSE (PresentationLUTShape)"): "tests/files/"
+    "test_dicom_values.py::test_an_image_is_shown_as_bright_as_its_file_asks_and_as_dicomweb_renders_it",
     ("DICOM", "colours of which header and stream state different models"): "tests/files/test_dicom_colour.py::"
     "test_a_lossy_jpeg_stream_that_states_its_colours_is_believed",
     ("TIFF", "colours of which tag and JPEG stream state different models"): TIFF

@@ -307,6 +307,21 @@ def test_the_window_decides_which_values_are_black_and_white(browser: Any) -> No
     assert grey + white + np.count_nonzero(seen == 0) > 0.95 * seen.size
 
 
+def test_the_curve_that_a_file_asks_for_is_shown_until_a_window_is_set(browser: Any) -> None:
+    values = np.repeat(np.array([0, 50, 100], dtype=np.int16), 10)[:, None].repeat(30, axis=1)
+    valley = ((0.0, 1.0), (50.0, 0.0), (100.0, 0.5))
+    facts = {"window": (50.0, 100.0, "LINEAR_EXACT", valley)}
+    image = Image(values[None], Geometry.of_pixels(values.shape), facts=facts)
+    html = slice_viewer.viewer_html(image, [], "a picture")
+    to_line = """[...document.querySelectorAll("button")].find((b) => b.textContent === "all values").click();"""
+    # The curve ends darker than it begins, so the line in its place falls too.
+    for clicks, levels in (("", (255, 0, 128)), (to_line, (255, 128, 0))):
+        seen = browser.look(_after(html, clicks), fragment="voxel=29,0")
+        assert_allclose([seen[row, 400, 0] for row in (200, 450, 700)], levels, atol=1)
+    assert "the curve that the file asks for" in browser.read(html).dom
+    assert "a line, not the curve of the file" in browser.read(_after(html, to_line)).dom
+
+
 @pytest.mark.whole
 def test_all_values_are_grey_also_where_the_highest_is_0(browser: Any) -> None:
     values = np.repeat(np.array([-1000, -500, 0], dtype=np.int16), 10).reshape(1, 3, 10)

@@ -344,6 +344,50 @@ def test_a_picture_is_one_pane_and_keys_step_through_a_clip(room, kind):
         assert page.complaints == []
 
 
+def test_a_picture_is_as_bright_as_its_table_asks_until_a_window_is_set(room, tmp_path):
+    pixels = np.repeat(np.array([0, 1000, 4095], np.uint16), 20)[None].repeat(60, axis=0)
+    dataset = pydicom.dcmread(real_data.SHIPPED / "dicom" / "files" / "highdicom_dx_image.dcm")
+    dataset.remove_private_tags()
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = pydicom.uid.generate_uid(), pydicom.uid.generate_uid()
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    dataset.Rows, dataset.Columns, dataset.PixelData = *pixels.shape, pixels.tobytes()
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 12, 11
+    dataset.PhotometricInterpretation, dataset.PresentationLUTShape = "MONOCHROME2", "IDENTITY"
+    for keyword in ("WindowCenter", "WindowWidth"):
+        dataset.pop(keyword, None)
+    lut = pydicom.Dataset()
+    lut.LUTDescriptor = [4096, 0, 8]
+    lut.add_new("LUTData", "US", [255 - min(255, n // 8) for n in range(4096)])
+    dataset.VOILUTSequence = [lut]
+    dataset.save_as(tmp_path / "a.dcm")
+    room.node.receive(tmp_path / "a.dcm")
+    room.node.work()
+    canvas = "document.querySelector('canvas[data-pane=picture]')"
+    window = "document.querySelector('select[aria-label=Window]')"
+    sides = "['left', 'top', 'width', 'height'].map(side => box[side])"
+
+    def levels(page: Page) -> list[int]:
+        """The greys of the three bands."""
+        left, top, width, height = page.value(f"(box => {sides})({canvas}.getBoundingClientRect())")
+        row = page.picture()[round(top + height / 2 - 30), :, 0]
+        return [int(row[round(left + width / 2 + min(width, height) * shift)]) for shift in (-1 / 3, -0.04, 1 / 3)]
+
+    def choose(page: Page, name: str) -> None:
+        """Choose a window by its name, and wait until it is shown."""
+        drawn = int(page.value(f"{canvas}.dataset.drawn"))
+        page.value(f"{window}.value = '{name}'; {window}.dispatchEvent(new Event('change'))")
+        page.wait(f"Number({canvas}.dataset.drawn) > {drawn}", 5)
+
+    with room.open(f"/study/{dataset.StudyInstanceUID}", f"!!{canvas}?.dataset.drawn") as page:
+        assert levels(page) == [255, 130, 0]
+        assert page.value(f"{window}.selectedOptions[0].text") == "header (curve)"
+        choose(page, "all values")
+        assert levels(page) == [255, 193, 0]  # by a line that falls, as the table does
+        choose(page, "header")
+        assert levels(page) == [255, 130, 0]
+        assert page.complaints == []
+
+
 def test_an_incident_is_stated_and_settled_on_its_page(room):
     form = "document.querySelector('main.incidents form')"
     with room.open("/incidents", f"!!{form}") as page:

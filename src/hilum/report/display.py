@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from hilum.errors import GeometryError
 from hilum.values import Array, Geometry, Image, Label
 from hilum.values.grid_geometry import DIRECTION_TOLERANCE
-from hilum.values.voxel_images import OF_CHANNELS
+from hilum.values.voxel_images import OF_CHANNELS, BrightnessCurve
 
 # Okabe and Ito 2008, the seven colours that people with any common colour blindness tell apart; those first that stand
 # out from grey on black. Each further one is that of the bright, saturated colours which lies farthest from all before
@@ -209,6 +209,20 @@ def header_window(image: Image, channel: int = 0) -> tuple[float, float] | None:
     return centre - width / 2, centre + width / 2
 
 
+def header_curve(image: Image, channel: int = 0) -> BrightnessCurve | None:
+    """The brightness of values as the file asks, where it is no line through its window."""
+    _, _, _, *curves = image.facts_of(channel).get("window") or (0, 1, "LINEAR_EXACT")
+    return curves[0] if curves else None
+
+
+def falls(image: Image, channel: int = 0) -> bool:
+    """Whether the file asks for higher values to be darker: of a curve its ends decide."""
+    curve = header_curve(image, channel)
+    if curve is None:
+        return bool(image.facts_of(channel).get("lowest_is_white"))
+    return curve[-1][1] < curve[0][1]
+
+
 def share_at_one_end(image: Image, values: Array, greys: tuple[float, float]) -> float:
     """The share of the measurements that a window shows all black, or all white, whichever is more."""
     numbers = measured_voxels(image, thin_voxels(values))
@@ -278,6 +292,8 @@ class UprightView:
     flips:     per axis of the screen, whether the file counts its slices the other way
     values:    (*spatial), or (*spatial, 3) for colours
     low, high: what is black and what is white
+    curve:     points (value, brightness) in place of the line between them
+    falls:     whether the line goes from white to black
     """
 
     grid: Geometry
@@ -287,6 +303,8 @@ class UprightView:
     high: float
     reference: Array | None = None
     prediction: Array | None = None
+    curve: BrightnessCurve | None = None
+    falls: bool = False
 
     @property
     def maps(self) -> tuple[Array, ...]:
@@ -296,7 +314,13 @@ class UprightView:
     def greys(self, plane: ScreenPlane, at: int) -> Array:
         """(down, across) or (down, across, 3) of one slice, in 0..1; black where there is no number."""
         values = cut_slice(self.values, plane, at).astype(np.float64)
-        return np.nan_to_num(np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0))
+        if self.curve is not None:
+            points = np.asarray(self.curve)
+            bright: Array = np.interp(values, points[:, 0], points[:, 1])
+        else:
+            line = np.clip((values - self.low) / (self.high - self.low), 0.0, 1.0)
+            bright = 1 - line if self.falls else line
+        return np.nan_to_num(bright)
 
     def fullest_slice(self, plane: ScreenPlane) -> int:
         """The slice with the most of the reference; without one, of the prediction; else the middle."""
@@ -350,19 +374,22 @@ def _view(
     frame: int = 0,
 ) -> UprightView:
     axes, flips = order
-    maps = [
+    reference_map, predicted_map = (
         None if given is None else turn_upright(_label_map_on(given, image.geometry, name), axes, flips)
         for given, name in ((reference, "reference"), (prediction, "prediction"))
-    ]
+    )
     values = image.data[slice(3) if is_colour(image) else channel]
     if image.frames is not None:
         values = values[:, frame] if is_colour(image) else values[frame]
     is_plain = is_colour(image) and values.dtype == np.uint8
-    low, high = (0.0, 255.0) if is_plain else grey_window(image, values, 0 if is_colour(image) else channel)
+    place = 0 if is_colour(image) else channel
+    low, high = (0.0, 255.0) if is_plain else grey_window(image, values, place)
+    curve, falling = (None, False) if is_colour(image) else (header_curve(image, place), falls(image, place))
     values = turn_upright(values, axes, flips)
     if is_colour(image):
         values = np.moveaxis(values, 0, -1)
-    return UprightView(image.geometry.permute(axes, flips), flips, values, low, high, *maps)
+    grid = image.geometry.permute(axes, flips)
+    return UprightView(grid, flips, values, low, high, reference_map, predicted_map, curve, falling)
 
 
 def cut_slice(array: Array, plane: ScreenPlane, at: int) -> Array:

@@ -137,10 +137,12 @@ def _channels(image: Image, every: Sequence[int]) -> list[dict[str, Any]]:
         packed = pack_values(np.moveaxis(voxels[:3], 0, -1))
         greys = (0, 255) if image.dtype == np.uint8 else (packed.low, packed.high)
         return [_channel("colour", packed, greys, image.facts_of(0))]
-    return [
-        _channel(name, pack_values(values), display.grey_window(image, values, place), image.facts_of(place))
-        for place, (name, values) in enumerate(zip(image.channels, voxels, strict=True))
-    ]
+    channels = []
+    for place, (name, values) in enumerate(zip(image.channels, voxels, strict=True)):
+        greys = display.grey_window(image, values, place)
+        channel = _channel(name, pack_values(values), greys, image.facts_of(place))
+        channels.append({**channel, "curve": display.header_curve(image, place), "falls": display.falls(image, place)})
+    return channels
 
 
 def _channel(name: str, packed: Packed, greys: tuple[float, float], facts: Mapping[str, Any]) -> dict[str, Any]:

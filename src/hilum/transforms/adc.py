@@ -11,7 +11,7 @@ from hilum.values import Array, Floats, Image
 from hilum.values.voxel_images import OF_CHANNELS
 
 # Facts that hold of the signals alone: a window of theirs would show the coefficients black.
-OF_SIGNALS = ("b_values", "gradient_directions", "window", "rescale_type", OF_CHANNELS)
+OF_SIGNALS = ("b_values", "gradient_directions", "window", "lowest_is_white", "rescale_type", OF_CHANNELS)
 
 
 def apparent_diffusion(image: Image, where: str) -> Image:

@@ -19,6 +19,9 @@ from hilum.values.grid_geometry import Geometry
 Array = NDArray[Any]
 # What the file of an image states beside voxels and grid, and a later step needs.
 FileFacts = Mapping[str, Any]
+# Points of brightness: rising values, each with its share of white; the fourth part of an image's fact "window" where
+# the file asks for more than the line through centre and width.
+BrightnessCurve = tuple[tuple[float, float], ...]
 # The fact of an image that holds those in which its channels differ.
 OF_CHANNELS = "of_channels"
 # The fact of an image on the grid of another: NaN is where it does not reach, and no fault of its file.

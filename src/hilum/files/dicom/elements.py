@@ -78,7 +78,8 @@ _ATTRIBUTES = """
 00540016 SQ RadiopharmaceuticalInformationSequence 00540022 SQ DetectorInformationSequence
 00540060 US RRIntervalVector 00540070 US TimeSlotVector 00540080 US SliceVector 00540100 US TimeSliceVector
 00541001 CS Units 00541006 CS SUVType 00541102 CS DecayCorrection 00541300 DS FrameReferenceTime 30040002 CS DoseUnits
-3004000C DS GridFrameOffsetVector 3004000E DS DoseGridScaling 30060010 SQ ReferencedFrameOfReferenceSequence
+20500020 CS PresentationLUTShape 3004000C DS GridFrameOffsetVector 3004000E DS DoseGridScaling
+30060010 SQ ReferencedFrameOfReferenceSequence
 52009229 SQ SharedFunctionalGroupsSequence 52009230 SQ PerFrameFunctionalGroupsSequence 7FE00008 OF FloatPixelData
 7FE00009 OD DoubleFloatPixelData 7FE00010 OW PixelData
 """

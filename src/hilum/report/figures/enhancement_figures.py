@@ -22,11 +22,11 @@ def stages_with_residual(stages: Sequence[tuple[str, Image]], title: str) -> Fig
     stages: (words, image), two or more; of a clip the first frame is shown, of several channels the first
     """
     base, *others = (display.view_of(image) for _, image in stages)
-    views = [base, *(replace(one, low=base.low, high=base.high) for one in others)]
+    views = [base, *(replace(one, low=base.low, high=base.high, curve=base.curve, falls=base.falls) for one in others)]
     half = (base.high - base.low) / 2
     with np.errstate(invalid="ignore"):  # of two infinite values nobody knows the difference: it is NaN
         residual = np.subtract(views[-1].values, base.values, dtype=np.float64)
-    views.append(replace(base, values=residual, low=-half, high=half))
+    views.append(replace(base, values=residual, low=-half, high=half, curve=None, falls=False))
     size = base.grid.shape
     plane = max(display.screen_planes(base.grid), key=lambda one: size[one.across] * size[one.down])
     at = base.fullest_slice(plane)

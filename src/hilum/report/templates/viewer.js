@@ -126,6 +126,7 @@ export class Viewer {
       channel: 0,
       low: facts.channels[0].window[0],
       high: facts.channels[0].window[1],
+      curve: facts.channels[0].curve ?? null, // [[value, brightness]] that the file asks for, until a window is set
       smooth: false,
       cross: true,
       drawn: true,
@@ -288,9 +289,9 @@ export class Viewer {
     if (at) this.goTo(at); // else it is not in this frame
   }
 
-  setWindow(low, high) {
-    this.state.low = low;
-    this.state.high = high;
+  // curve: of brightness, in place of the line from low to high
+  setWindow(low, high, curve = null) {
+    Object.assign(this.state, { low, high, curve });
     this.queue();
   }
 
@@ -368,13 +369,13 @@ export class Viewer {
   }
 
   #paintImage(pane) {
-    const { slice } = pane.shown, { low, high } = this.state, { image } = pane;
-    if (image.slice === slice && image.low === low && image.high === high) return;
-    Object.assign(image, { slice, low, high });
-    const span = high - low || 1e-12;
+    const { slice } = pane.shown, { low, high, curve, channel } = this.state, { image } = pane;
+    if (image.slice === slice && image.low === low && image.high === high && image.curve === curve) return;
+    Object.assign(image, { slice, low, high, curve });
+    const bright = curve ? brightnessBy(curve) : brightnessBetween(low, high, this.facts.channels[channel].falls);
     const tone = (code) => {
       const value = code * slice.slope + slice.intercept;
-      return code === slice.missing || Number.isNaN(value) ? 0 : Math.min(255, Math.max(0, Math.round((255 * (value - low)) / span)));
+      return code === slice.missing || Number.isNaN(value) ? 0 : Math.round(255 * bright(value));
     };
     const { codes } = slice, tones = tonesOf(codes, tone);
     if (slice.colour) {
@@ -603,6 +604,30 @@ function layer(width, height) {
   return { canvas, data, words: new Uint32Array(data.data.buffer) };
 }
 
+// Brightness from 0 to 1 of a value, by the line between what is black and what is white.
+function brightnessBetween(low, high, falls = false) {
+  const span = high - low || 1e-12;
+  const line = (value) => Math.min(1, Math.max(0, (value - low) / span));
+  return falls ? (value) => 1 - line(value) : line;
+}
+
+// The same by the lines that join the points of a curve; beyond its ends all is as there.
+function brightnessBy(curve) {
+  const last = curve.length - 1;
+  return (value) => {
+    if (value <= curve[0][0]) return curve[0][1];
+    if (value >= curve[last][0]) return curve[last][1];
+    let before = 0;
+    for (let after = last; after - before > 1; ) {
+      const middle = (before + after) >> 1;
+      if (curve[middle][0] <= value) before = middle;
+      else after = middle;
+    }
+    const [[x0, y0], [x1, y1]] = [curve[before], curve[before + 1]];
+    return y0 + ((y1 - y0) * (value - x0)) / (x1 - x0);
+  };
+}
+
 // The greys of codes: from a table where there are few different ones.
 function tonesOf(codes, tone) {
   if (codes.BYTES_PER_ELEMENT > 2) return tone;
@@ -715,18 +740,22 @@ export function windowControls(viewer) {
   const level = slider(0, 1, 0.5, (share) => move(channel().low + share * span(), state.high - state.low));
   const width = slider(0.001, 1, 1, (share) => move((state.low + state.high) / 2, share ** 2 * span())); // fine where narrow
   const texts = [make("output"), make("output")];
+  const shown = make("p", { className: "faint" });
   viewer.listeners.push(() => {
     const centre = (state.low + state.high) / 2, size = state.high - state.low;
+    shown.hidden = !channel().curve;
+    shown.textContent = state.curve ? "Brightness: the curve that the file asks for." : "Brightness: a line, not the curve of the file.";
     level.value = (centre - channel().low) / span();
     width.value = Math.sqrt(size / span());
     [centre, size].forEach((value, n) => (texts[n].textContent = String(Number(value.toPrecision(4))).replace("-", "\u2212")));
   });
   const all = () => viewer.setWindow(channel().low, channel().high > channel().low ? channel().high : channel().low + 1);
-  const presets = { automatic: () => viewer.setWindow(...channel().window), "all values": all };
+  const first = () => viewer.setWindow(...channel().window, channel().curve ?? null);
+  const presets = { [facts.channels.some(({ curve }) => curve) ? "curve of the file" : "automatic"]: first, "all values": all };
   for (const [name, [centre, size]] of Object.entries(facts.presets)) presets[name] = () => move(centre, size);
   const buttons = Object.entries(presets).map(([name, set]) => button(name, set));
   const rows = [row("level", level, texts[0]), row("width", width, texts[1])];
-  return group("Window", ...rows, make("div", { className: "buttons" }, ...buttons));
+  return group("Window", ...rows, make("div", { className: "buttons" }, ...buttons), shown);
 }
 
 export function channelControls(viewer) {
@@ -734,7 +763,8 @@ export function channelControls(viewer) {
   const select = make("select", {}, ...facts.channels.map((channel, place) => make("option", { value: place, text: channel.name })));
   select.addEventListener("change", () => {
     state.channel = Number(select.value);
-    viewer.setWindow(...facts.channels[state.channel].window);
+    const { window, curve } = facts.channels[state.channel];
+    viewer.setWindow(...window, curve ?? null);
   });
   return group("Channel", row("channel", select));
 }

@@ -26,6 +26,7 @@ PICTURE = "picture"
 NAMES = {2: "axial", 1: "coronal", 0: "sagittal"}
 LEVELS = 1 << 16  # of 16 bits
 HALF = 1 << 15
+HEADER = "header"  # the name of the window that the file asks for
 WINDOW_SLICES = 5  # of a volume, for its automatic window
 MOST_AT_ONE_END = 0.95  # of the voxels: a header's window that leaves more is not shown first
 
@@ -260,10 +261,14 @@ def _bytes_of(loaded: Future[list[SlicedVolume]]) -> int:
 
 
 class PresetShape(BaseModel):
-    """A window that has a name; window: centre and width."""
+    """A window that has a name; window: centre and width.
+
+    curve: points of rising values, each with its brightness from 0 to 1; empty where it is the line through the window
+    """
 
     name: str
     window: tuple[float, float]
+    curve: list[tuple[float, float]] = []
 
 
 class RangeShape(BaseModel):
@@ -280,6 +285,7 @@ class GridShape(BaseModel):
             frames first
     affine: index to RAS+ mm; of a picture of known size its two axes; null where no size is known, and of a clip
     window: centre and width, of the first preset
+    falls:  whether that window's line goes from white to black
     oriented: whether left and right are known, which the names of planes otherwise do not state
     frames: volumes that follow each other in time; images: how many grids the series has, channels: of this one
     """
@@ -293,6 +299,7 @@ class GridShape(BaseModel):
     unit: str
     window: tuple[float, float]
     presets: list[PresetShape]
+    falls: bool
     colour: bool
     planes: dict[str, SlicePlane]
     frames: int
@@ -308,6 +315,10 @@ def grid_shape(volume: SlicedVolume, images: int) -> GridShape:
     image, kind = volume.image, image_kind(volume.image)
     colour = display.is_colour(image)
     windows, notes = _windows(volume)
+    curve = [] if colour else list(display.header_curve(image) or ())
+    presets = [
+        PresetShape(name=name, window=one, curve=curve if name == HEADER else []) for name, one in windows.items()
+    ]
     return GridShape(
         schema="hilum.grid",
         kind=kind,
@@ -316,7 +327,8 @@ def grid_shape(volume: SlicedVolume, images: int) -> GridShape:
         oriented=image.geometry.orientation is not None,
         unit=str(image.facts_of(0).get("unit", "")),
         window=next(iter(windows.values()), (127.5, 255.0)),
-        presets=[PresetShape(name=name, window=one) for name, one in windows.items()],
+        presets=presets,
+        falls=not colour and display.falls(image),
         colour=colour,
         planes=dict(volume.views),
         frames=image.frames or 1 if kind == "volume" else 1,
@@ -363,7 +375,7 @@ def _windows(volume: SlicedVolume) -> tuple[dict[str, tuple[float, float]], list
     if (stated := display.header_window(image)) is not None:
         shares = [display.share_at_one_end(image, values, one) for one in (stated, greys["automatic"])]
         is_lost = shares[0] > MOST_AT_ONE_END >= shares[1]
-        greys = {**greys, "header": stated} if is_lost else {"header": stated, **greys}
+        greys = {**greys, HEADER: stated} if is_lost else {HEADER: stated, **greys}
         if is_lost:
             notes = [
                 f"The header's window shows {100 * shares[0]:.0f} % of the image as black or white alone: the "

@@ -61,6 +61,7 @@ T = TypeVar("T")
 MR_SPECTROSCOPY = "1.2.840.10008.5.1.4.1.1.4.2"
 FACTS = (
     FactRule("DICOM", "read", "parts of one object (concatenations)"),
+    FactRule("DICOM", "read", "brightness: window, VOI LUT, SIGMOID, MONOCHROME1, INVERSE (PresentationLUTShape)"),
     FactRule("DICOM", "refused", "a part of a concatenation alone"),
     FactRule("DICOM", "named", "pixels that are not square, where their size is unknown"),
     FactRule("DICOM", "named", "bytes behind the pixels"),

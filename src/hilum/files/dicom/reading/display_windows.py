@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +13,11 @@ from hilum.files.dicom import tags
 from hilum.files.dicom.elements import DicomDataset
 from hilum.files.dicom.reading import value_maps
 from hilum.files.dicom.reading.value_maps import LookupTable, ValueMeaning, Values
+from hilum.values.voxel_images import BrightnessCurve
 
-LINEAR, LINEAR_EXACT = "LINEAR", "LINEAR_EXACT"
+LINEAR, LINEAR_EXACT, SIGMOID = "LINEAR", "LINEAR_EXACT", "SIGMOID"
+# Screens show 256 levels: nearer than half of one nobody sees, and more points than levels say nothing.
+MOST_POINTS, NEAR = 256, 1 / 512
 PER_FRAME = "PerFrameFunctionalGroupsSequence"
 
 
@@ -120,13 +124,27 @@ def display_brightness(
     """Rescaled values as brightness from 0 (black) to 1, of a grey picture.
 
     Through the given window, else the file's VOI LUT, else its window, else their range. Each of them is about values
-    that are not inverted; then the lowest value of every MONOCHROME1 picture is white. PS3.3 C.7.6.3.1.2 and C.11.6
+    that are not inverted; then the lowest value of every MONOCHROME1 and INVERSE picture is white.
+    PS3.3 C.7.6.3.1.2 and C.11.6
     window: in values of the modality LUT, as viewers ask for it, PS3.18 8.3.5.1.4
     """
     mirror = value_maps.value_map(dataset, frame, meaning, where).mirror
     plain = values if mirror is None else mirror - values.astype(np.float64)
     bright = _bright(plain, dataset, frame, meaning, where) if window is None else apply_window(plain, window)
-    return 1 - bright if tags.text(dataset, "PhotometricInterpretation") == "MONOCHROME1" else bright
+    return 1 - bright if _is_lowest_white(dataset) else bright
+
+
+def _is_lowest_white(dataset: DicomDataset) -> bool:
+    """Whether the lowest value before inversion is white, PS3.3 C.7.6.3.1.2 and C.11.6.1.2; both say so only once."""
+    is_inverse = tags.text(dataset, "PresentationLUTShape") == "INVERSE"
+    return is_inverse or tags.text(dataset, "PhotometricInterpretation") == "MONOCHROME1"
+
+
+def shows_lowest_white(dataset: DicomDataset, frame: int, meant: ValueMeaning, where: str) -> bool:
+    """Whether the lowest value of the image itself is white: not where the values were inverted."""
+    if meant.real_world or not _is_lowest_white(dataset):
+        return False
+    return value_maps.value_map(dataset, frame, meant, where).mirror is None
 
 
 def _bright(
@@ -164,10 +182,65 @@ def _sigmoid(offset: Values, width: float) -> Values:
 
 
 # VOI LUT Function, PS3.3 C.11.2.1.3: brightness from the distance to the window's centre, and its width.
-FUNCTIONS = {LINEAR_EXACT: _linear_exact, "SIGMOID": _sigmoid}
+FUNCTIONS = {LINEAR_EXACT: _linear_exact, SIGMOID: _sigmoid}
 
 
-def window_fact(dataset: DicomDataset, frame: int, meant: ValueMeaning, where: str) -> tuple[float, float, str] | None:
-    """The display window of a frame as a fact of its image: centre, width and function; None where none is stated."""
+def window_fact(
+    dataset: DicomDataset, frame: int, meant: ValueMeaning, where: str
+) -> tuple[float, float, str] | tuple[float, float, str, BrightnessCurve] | None:
+    """The display window of a frame as a fact of its image: centre, width and function; None where none is stated.
+
+    A table, or a function that is no line, is a curve behind them. The window of a table is where it rises.
+    """
     window = display_window(dataset, frame, meant, where)
-    return None if window is None else (window.centre, window.width, window.function)
+    if window is None:
+        return None
+    curve = _stated_curve(dataset, frame, meant, where, window)
+    plain = (window.centre, window.width, window.function)
+    return plain if curve is None else (*plain, curve)
+
+
+def _stated_curve(
+    dataset: DicomDataset, frame: int, meant: ValueMeaning, where: str, window: DisplayWindow
+) -> BrightnessCurve | None:
+    """The brightness of the image's values by the VOI LUT, else a sigmoid; None where a line shows the same.
+
+    A table goes before a window, as in pydicom and cornerstone. window: in the image's values
+    """
+    low, high = window.centre - window.width / 2, window.centre + window.width / 2
+    table = None if meant.suv else _voi_lut(dataset, frame)
+    if table is None and window.function != SIGMOID:
+        return None
+    if table is None:
+        values = np.linspace(low - 1.5 * window.width, high + 1.5 * window.width, 1025)
+        bright = apply_window(values, window).astype(np.float64)
+        is_inverted = shows_lowest_white(dataset, frame, meant, where)
+    else:
+        try:
+            lut = value_maps.lookup_table(table, where)
+        except FormatError:  # it only says how a picture may be shown
+            return None
+        bright = lut.table / float((1 << lut.bits) - 1)
+        values = lut.first + np.arange(len(bright), dtype=np.float64)
+        mirror = value_maps.value_map(dataset, frame, meant, where).mirror
+        if mirror is not None:
+            values, bright = (mirror - values)[::-1], bright[::-1]
+        is_inverted = _is_lowest_white(dataset)
+    bright = 1 - bright if is_inverted else bright
+    line = np.clip((values - low) / (high - low), 0, 1)
+    line = 1 - line if shows_lowest_white(dataset, frame, meant, where) else line
+    if np.abs(line - bright).max() <= NEAR:
+        return None
+    return _points_of_curve(values, bright)
+
+
+def _points_of_curve(values: NDArray[np.float64], bright: NDArray[np.float64]) -> BrightnessCurve:
+    """The points whose joining lines follow the curve; each further one is where they are farthest from it."""
+    kept = [0, len(values) - 1] if len(values) > 1 else [0]
+    while len(kept) < min(MOST_POINTS, len(values)):
+        apart = np.abs(np.interp(values, values[kept], bright[kept]) - bright)
+        farthest = int(apart.argmax())
+        if apart[farthest] <= NEAR:
+            break
+        insort(kept, farthest)
+    return tuple((float(values[place]), round(float(bright[place]), 5)) for place in kept)

@@ -106,11 +106,12 @@ def lowest_value(dataset: DicomDataset, frames: int = 1, meaning: ValueMeaning |
 
 
 def _facts(dataset: DicomDataset, meant: ValueMeaning, where: str) -> FileFacts:
-    """Facts that later steps use: unit, presentation intent, window; only those that are stated."""
+    """Facts that later steps use: unit, presentation intent, window and its direction; only those that are stated."""
     facts = {
         "unit": meant.unit,
         "presentation_intent": tags.text(dataset, "PresentationIntentType").lower(),
         "window": display_windows.window_fact(dataset, 0, meant, where),
+        "lowest_is_white": display_windows.shows_lowest_white(dataset, 0, meant, where) or None,
         "rescale_type": tags.text(
             value_maps.attribute_holder(dataset, "RescaleType", 0, "PixelValueTransformationSequence"), "RescaleType"
         ),

@@ -29,7 +29,7 @@ export class Earlier {
     this.source = await NodeImage.open(best.series, { job: reading.jobs.find((job) => job.series[0] === best.series && job.maps.includes("mask")) ?? null });
     this.viewer = new Viewer(this.source, panes, { keys: false });
     if (this.plane) this.setPlane(this.plane);
-    this.viewer.setWindow(beside.state.low, beside.state.high);
+    this.viewer.setWindow(beside.state.low, beside.state.high, beside.state.curve);
     this.follow(beside);
     // The wheel over the earlier images moves both.
     this.viewer.listeners.push(() => this.#lead(beside));
@@ -56,8 +56,9 @@ export class Earlier {
   follow(beside) {
     if (!this.viewer || this.isMoving) return;
     this.#move(beside, this.viewer, "before", "rest");
-    const { low, high } = beside.state, { state, facts } = this.viewer;
-    if (facts.modality === beside.facts.modality && (state.low !== low || state.high !== high)) this.viewer.setWindow(low, high);
+    const { low, high, curve } = beside.state, { state, facts } = this.viewer;
+    const isAlike = state.low === low && state.high === high && state.curve === curve;
+    if (facts.modality === beside.facts.modality && !isAlike) this.viewer.setWindow(low, high, curve);
   }
 
   #lead(beside) {

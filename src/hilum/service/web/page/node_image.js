@@ -302,11 +302,14 @@ function factsOf(grid) {
     oriented: isVolume && grid.affine !== null && grid.oriented, shape, steps,
     affine: affineOf(grid, axes, flips), file: { axes, flips, shape: grid.shape, every: axes.map(() => 1) }, planes,
     frames: grid.frames ?? 1, times: grid.times ?? null, colour: grid.colour,
-    presets: Object.fromEntries(grid.presets.map(({ name, window }) => [name, window])),
-    channels: (grid.channels ?? ["image"]).map((name) => ({ name, unit: grid.unit, window: [centre - width / 2, centre + width / 2], exact: true, slope: 1 })),
+    presets: Object.fromEntries(grid.presets.map(({ name, window, curve }) => [name, [...window, curveOf(curve)]])),
+    channels: (grid.channels ?? ["image"]).map((name) => ({ name, unit: grid.unit, window: [centre - width / 2, centre + width / 2], curve: curveOf(grid.presets[0]?.curve), falls: grid.falls, exact: true, slope: 1 })),
     overlays: [], start: shape.map((size) => Math.floor(size / 2)).map((one, axis) => (grid.kind === "clip" && axis === 0 ? 0 : one)), notes: grid.notes ?? [],
   };
 }
+
+// The points of a brightness curve, or null where the line through the window is shown.
+const curveOf = (points) => (points?.length ? points : null);
 
 // The array's axes that run to the patient's left, back and feet, as far as planes name them.
 function screenAxes({ planes, shape }) {

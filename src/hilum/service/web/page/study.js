@@ -169,7 +169,7 @@ class StudyPage {
     const { viewer, parts } = this, { facts } = viewer;
     const presets = { ...facts.presets, "all values": null }; // these are asked for when somebody wants to see them
     [this.presets, this.preset] = [presets, Object.keys(presets)[0]];
-    parts.preset = make("select", { ariaLabel: "Window" }, ...Object.keys(presets).map((text) => make("option", { value: text, text })), make("option", { value: "own", text: "own", hidden: true }));
+    parts.preset = make("select", { ariaLabel: "Window" }, ...Object.keys(presets).map((value) => make("option", { value, text: presets[value]?.[2] ? `${value} (curve)` : value })), make("option", { value: "own", text: "own", hidden: true }));
     parts.preset.addEventListener("change", () => { this.setPreset(parts.preset.value); parts.preset.blur(); });
     const number = (name) => {
       const input = make("input", { type: "number", ariaLabel: name, step: "any" });
@@ -254,9 +254,9 @@ class StudyPage {
     const { presets } = this;
     presets[name] ??= await this.source.allValues().catch((error) => this.#fail(error));
     if (this.presets !== presets || !presets[name]) return; // somebody chose another series meanwhile, or it failed
-    const [centre, width] = presets[name];
+    const [centre, width, curve] = presets[name];
     this.preset = name; // two of one width and centre are told apart
-    this.viewer.setWindow(centre - width / 2, centre + width / 2);
+    this.viewer.setWindow(centre - width / 2, centre + width / 2, curve ?? null);
   }
 
   // Which planes are shown: one by its name, or all.
@@ -306,7 +306,10 @@ class StudyPage {
     const centre = (state.low + state.high) / 2, width = state.high - state.low;
     if (document.activeElement !== parts.centre) parts.centre.value = Number(centre.toPrecision(4));
     if (document.activeElement !== parts.width) parts.width.value = Number(width.toPrecision(4));
-    const fits = (name) => this.presets[name] && Math.abs(this.presets[name][0] - centre) < 1e-6 && Math.abs(this.presets[name][1] - width) < 1e-6;
+    const fits = (name) => {
+      const preset = this.presets[name];
+      return preset && Math.abs(preset[0] - centre) < 1e-6 && Math.abs(preset[1] - width) < 1e-6 && Boolean(preset[2]) === Boolean(state.curve);
+    };
     parts.preset.value = [this.preset, ...Object.keys(this.presets)].find(fits) ?? "own";
     parts.drawn.setAttribute("aria-pressed", String(state.drawn));
     parts.cross.setAttribute("aria-pressed", String(state.cross));
