@@ -32,7 +32,7 @@ from hilum.layouts.cases.object_classes import BY_MAP, BY_TABLE
 from hilum.layouts.cases.opening import EMPTY
 from hilum.layouts.cases.table_reading import DataTable, TableRow
 from hilum.layouts.cases.table_roles import TEXT, RoleTable
-from hilum.layouts.dataset_table import NAMED, SINGLE
+from hilum.layouts.dataset_table import ACCEPTED, NAMED, SINGLE
 from hilum.layouts.layout import AnnotationNames, DatasetOptions, Labels, Reading
 from hilum.values import CaseRow, Cell
 
@@ -139,7 +139,19 @@ class OwnRows(RoleTable):
             patient=None if line.get("patient") is None else str(line["patient"]),
             group=line.get("group"),
             covariates=covariates,
+            accepted=self._accepted(line, number),
         )
+
+    def _accepted(self, line: TableRow, number: int) -> str | None:
+        """The cell of findings that a person accepts; DatasetError where it cannot be understood."""
+        cell = None if line.get(ACCEPTED) is None else str(line[ACCEPTED])
+        try:
+            dataset_table.accepted_kinds(cell)
+        except ValueError as error:
+            raise self.table.refusal(
+                f"column {ACCEPTED}, row {number}: {error}", "Correct the cell, or name the column otherwise"
+            ) from error
+        return cell
 
     def _references_of(self, line: TableRow, number: int, channels: set[str]) -> Iterator[tuple[str, Any]]:
         """(kind, cell or value) of all that a row states."""

@@ -30,15 +30,30 @@ from hilum.layouts.cases.table_reading import UNNAMED, DataTable
 from hilum.layouts.layout import PSEUDONYMS, AnnotationNames, DatasetOptions, Labels, Reading
 from hilum.lazy import pandas
 from hilum.values import CaseRow, Cell, Code, Dataset, Label
-from hilum.values.dataset_cases import DataFrameLike, DatasetTable
+from hilum.values.dataset_cases import FINDING_KINDS, DataFrameLike, DatasetTable
 
 SCHEMA = "hilum.dataset"
 JOINED, PART = "|", "#"
 SPECIAL, ESCAPED = re.compile(r"[%|#=]"), re.compile(r"%(?:25|7C|23|3D)")
+# The column of findings that a person accepts, and what stands between several and before the version of the case.
+ACCEPTED, BETWEEN, AT = "accepted", ";", "@"
 # Columns of one thing each, and those that bear a name behind a colon; in the order in which they are written.
-SINGLE = ("case", "patient", "split", "group", "label", "time", "event", "text")
+SINGLE = ("case", "patient", "split", "group", "label", "time", "event", "text", "accepted")
 NAMED = ("image", "modality", "field", "target", "mask", "instances", "boxes", "finding", "value", "covariate")
-ORDER = ("case", "patient", "split", "group", *NAMED[:7], "label", "finding", "value", "time", "event", "text")
+ORDER = (
+    "case",
+    "patient",
+    "split",
+    "group",
+    *NAMED[:7],
+    "label",
+    "finding",
+    "value",
+    "time",
+    "event",
+    "text",
+    "accepted",
+)
 # Options of reading single files that hold for whoever reads the table.
 READ = tuple(one.name for one in fields(ReadOptions) if one.name not in ("stored", "background"))
 
@@ -73,15 +88,19 @@ def _unescape(text: str) -> str:
     return ESCAPED.sub(lambda fit: unquote(fit[0]), text)
 
 
-def write_dataset_table(dataset: Dataset, folder: Path, final: Path | None = None) -> None:
+def write_dataset_table(
+    dataset: Dataset, folder: Path, final: Path | None = None, *, further: Sequence[str] = ()
+) -> None:
     """Write `dataset.csv` and `dataset.toml`; nothing of a data set that was made in memory.
 
-    final: the folder to which both are moved afterwards, from which paths start
+    final:   the folder to which both are moved afterwards, from which paths start
+    further: columns to write into, also where no case fills them
     """
     if dataset.table is None:
         return
     base = (final or folder).absolute()
     columns, records = _records(dataset.table, base)
+    columns += [name for name in further if name not in columns]
     with (folder / OWN_TABLE).open("w", newline="", encoding="utf-8") as file:
         writer = CsvWriter(file, columns)
         for record in records:
@@ -89,6 +108,18 @@ def write_dataset_table(dataset: Dataset, folder: Path, final: Path | None = Non
     courses = [os.path.relpath(path, base) for path in dataset.table.declared.get("courses", ())]
     declared = {**dataset.table.declared, "courses": courses, "text": _texts(dataset.table.rows)}
     (folder / OWN_TABLE).with_suffix(".toml").write_text(structured_text.toml_text(declared), encoding="utf-8")
+
+
+def accepted_kinds(cell: str | None) -> frozenset[str]:
+    """The findings that a cell accepts; ValueError for a kind of finding that there is not, and for no version."""
+    accepted = frozenset(word for part in (cell or "").split(BETWEEN) if (word := part.strip()))
+    for word in sorted(accepted):
+        kind, at, version = word.partition(AT)
+        if kind not in FINDING_KINDS:
+            raise ValueError(f"{kind!r} is no kind of finding: {', '.join(FINDING_KINDS)}")
+        if not at or not version:
+            raise ValueError(f"{word!r} names no version of the case, which check states: {kind}@1f0a77c2")
+    return accepted
 
 
 def head_lines(rows: Sequence[CaseRow], base: Path, most: int = 2) -> list[str]:
@@ -155,6 +186,7 @@ def _cells(
 ) -> Iterator[tuple[str, object]]:
     """(column, cell) of all that a row states."""
     yield from (("case", row.name), ("patient", row.patient), ("split", row.split), ("group", row.group))
+    yield ACCEPTED, row.accepted
     for channel, cell in row.images.items():
         yield "image" if channel == "image" else f"image:{channel}", spell_cell(cell, base, shared)
         if cell.modality not in (None, modalities.get(channel)):

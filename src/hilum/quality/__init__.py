@@ -8,6 +8,7 @@ from hilum.lazy import lazy_index
 
 if TYPE_CHECKING:
     from hilum.quality import (
+        accepted_findings,
         covariate_checks,
         dataset_examination,
         ibsi,

@@ -32,6 +32,7 @@ from hilum.values import (
     ReferenceKind,
     voxel_images,
 )
+from hilum.values.dataset_cases import FindingKind
 
 # Why a reader's note is a finding.
 READ_SO = "the file was read so"
@@ -121,13 +122,14 @@ def check_letters(case: Case, look: ImageLook) -> Iterator[Problem]:
             (case.id,),
             "they may name a person, or give the class away",
             "Look at them; cut them away or blacken them",
+            kind="letters",
         )
 
 
 def _channel(case: str, name: str, channel: Intensities) -> Iterator[Problem]:
     if channel.is_constant:
         yield Problem.warning(
-            f"channel {name!r} is constant", (case,), "it shows nothing", "Look at it, or leave it out"
+            f"channel {name!r} is constant", (case,), "it shows nothing", "Look at it, or leave it out", "constant"
         )
     if channel.broken:
         yield Problem.warning(
@@ -135,6 +137,7 @@ def _channel(case: str, name: str, channel: Intensities) -> Iterator[Problem]:
             (case,),
             "they are left out of every statistic",
             "Look at how the file was made",
+            kind="not-finite",
         )
 
 
@@ -242,6 +245,7 @@ class OutlierRule:
     spread:  the deviation is taken as at least this: where all are alike a hair is no outlier
     least:   the measure itself has to be this high, whatever the others are; -inf where it need not
     most:    share of the cases; where more are odd, the set has several kinds and no outliers
+    kind:    of a warning, as `Problem` has it
     """
 
     severity: Literal["warning", "note"]
@@ -254,6 +258,7 @@ class OutlierRule:
     limit: float = 6.0
     least: float = -np.inf
     most: float = 1.0
+    kind: FindingKind = ""
 
 
 def find_outliers(facts: Sequence[CaseFacts], looks: Mapping[str, ImageLook]) -> Iterator[Problem]:
@@ -283,7 +288,9 @@ def _of_another_magnitude(facts: Sequence[CaseFacts]) -> Iterator[Problem]:
                 own, others = (_plain_span(values[chosen, channel]) for chosen in (far, ~far))
                 apart = f"intensities are of another magnitude: their {what} is {own}, that of all others {others}"
                 cases = tuple(one.id for one, is_far in zip(facts, far, strict=True) if is_far)
-                yield Problem.warning(apart, cases, "another unit, a scale that was lost, or a damaged file", LOOK)
+                yield Problem.warning(
+                    apart, cases, "another unit, a scale that was lost, or a damaged file", LOOK, "magnitude"
+                )
                 return
 
 
@@ -332,7 +339,7 @@ def _beyond(rule: OutlierRule, facts: Sequence[CaseFacts], looks: Mapping[str, I
     if 0 < len(chosen) <= max(FEW, rule.most * len(facts)):
         usual = float(np.nanmedian(values[:, odd.any(axis=0).argmax()]))
         what = rule.what(values[odd], usual).replace(UNIT, facts[0].unit)
-        yield Problem(rule.severity, what, chosen, rule.why, rule.remedy)
+        yield Problem(rule.severity, what, chosen, rule.why, rule.remedy, kind=rule.kind)
 
 
 def _of_channels(name: str) -> Measure:
@@ -390,6 +397,7 @@ RULES = (
         ),
         "small structures cannot be seen in them",
         LOOK,
+        kind="blurred",
     ),
     OutlierRule(
         "warning",
@@ -399,6 +407,7 @@ RULES = (
         lambda values, usual: f"noisy: {_times(values, usual)} times the usual noise",
         "noise hides fine structures",
         LOOK,
+        kind="noisy",
         least=float(np.log(0.02)),  # 2 % of the range: less is hardly seen
     ),
     OutlierRule(
@@ -411,6 +420,7 @@ RULES = (
         ),
         "what was brighter is lost, or white is painted in",
         LOOK,
+        kind="clipped",
         least=0.02,
     ),
     OutlierRule(
@@ -423,6 +433,7 @@ RULES = (
         ),
         "edges appear where nothing is",
         LOOK,
+        kind="ghosts",
         limit=7.0,
     ),
     OutlierRule(
@@ -455,6 +466,7 @@ RULES = (
         lambda values, usual: f"spacing is unusual: {_span(np.exp(values))} {UNIT}, usually {np.exp(usual):.3g} {UNIT}",
         "another protocol, or a wrong header: structures would have wrong sizes",
         "Compare with the scanner's record",
+        kind="spacing",
         most=0.25,
     ),
     OutlierRule(

@@ -19,6 +19,7 @@ from hilum.layouts.cases import unnamed_masks
 from hilum.quality import (
     _image_checks,
     _intensities,
+    accepted_findings,
     covariate_checks,
     image_descriptors,
     known_cases,
@@ -387,6 +388,7 @@ def _compare(
     of_the_whole = [problem for problem in dataset.problems if not problem.cases]
     fatal = tuple(problem for problem in (*of_the_whole, *of_all) if problem.severity == "error")
     found = (*_join_problems(problems), *of_all, *_image_checks.find_outliers(fingerprint.cases, looks))
+    found = tuple(accepted_findings.apply_acceptances(found, cohort, looks))
     usable, groups = replace(usable, problems=found), leakage.joined_groups(pairs)
     return Examination(usable, fingerprint, found, fatal, groups, tried, pairs, looks, few)
 

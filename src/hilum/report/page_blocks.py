@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from hilum import errors
 from hilum.errors import UsageError
 from hilum.evaluation import Metrics
 from hilum.report import wording
@@ -62,6 +63,8 @@ class Figure:
 FEW_LABELS, MOST_METRICS = 3, 6
 # From so many on problems that cases have in common are one. What they differ in: whole and broken numbers.
 MANY_ALIKE, NUMBERS = 4, re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+# Cases of which a page states what accepts a finding on them.
+MOST_ACCEPTING = 3
 
 
 @dataclass(frozen=True)
@@ -218,11 +221,23 @@ class Problems:
         return [one for group in alike.values() for one in (group if len(group) < MANY_ALIKE else [_as_one(group)])]
 
 
+def accepting_words(problem: Problem) -> str:
+    """Tell how a person accepts a warning: what the table says then of its first cases. Empty where nobody can."""
+    if problem.severity != "warning" or not problem.accepts:
+        return ""
+    cells = [f"{cell} for {case}" for case, cell in zip(problem.cases, problem.accepts, strict=True)]
+    further = ", and of the others what check.json states" if len(cells) > MOST_ACCEPTING else ""
+    first = errors.list_phrase(cells[:MOST_ACCEPTING])
+    return f"To accept it, write into column accepted of dataset.csv {first}{further}."
+
+
 def _as_one(alike: Sequence[Problem]) -> Problem:
     first = alike[0]
     text = first.what.removeprefix(f"{first.cases[0]}: ").rstrip(".")
     what = f"{len(alike)} cases, here the words of the first: {text}"
-    return replace(first, what=what, cases=tuple(case for one in alike for case in one.cases))
+    cases = tuple(case for one in alike for case in one.cases)
+    accepts = tuple(cell for one in alike for cell in one.accepts)
+    return replace(first, what=what, cases=cases, accepts=accepts)
 
 
 @dataclass(frozen=True)
@@ -316,7 +331,13 @@ def template_environment() -> Environment:
     jinja.filters["base64"] = lambda data: base64.b64encode(data).decode("ascii")
     jinja.filters.update(cell=wording.cell_text, setting=wording.setting_text, sentence=wording.as_sentence)
     jinja.globals.update(
-        light=LIGHT, dark=DARK, words=wording, is_link=_is_link, numeric=_numeric, worst_first=dataset_cases.worst_first
+        light=LIGHT,
+        dark=DARK,
+        words=wording,
+        is_link=_is_link,
+        numeric=_numeric,
+        worst_first=dataset_cases.worst_first,
+        accepting=accepting_words,
     )
     return jinja
 

@@ -73,6 +73,7 @@ class Case:
     known:      the structures that somebody contoured in its masks: any other is unknown there, not absent; None: all
     files:      what the case was read from, for hashing
     key:        distinguishes cases of one file (a row of an .npz)
+    accepted:   findings on it that a person accepts, as `Problem.accepts` has them
     """
 
     id: str
@@ -84,6 +85,7 @@ class Case:
     files: tuple[Path, ...] = ()
     key: str = ""
     known: frozenset[str] | None = None
+    accepted: frozenset[str] = frozenset()
 
     def knows(self, structure: str) -> bool:
         """Whether somebody contoured this structure in its masks, or looked and found none."""
@@ -109,6 +111,29 @@ Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
 
 
+# Warnings about single cases that a person can accept, by the word that stands for them in a table.
+FindingKind = Literal[
+    "",
+    "blurred",
+    "clipped",
+    "constant",
+    "empty-mask",
+    "gaps",
+    "ghosts",
+    "letters",
+    "magnitude",
+    "missing-structure",
+    "no-voxel",
+    "noisy",
+    "not-finite",
+    "objects",
+    "outline",
+    "spacing",
+    "target",
+]
+FINDING_KINDS: tuple[FindingKind, ...] = tuple(kind for kind in get_args(FindingKind) if kind)
+
+
 @dataclass(frozen=True)
 class Problem:
     """Something wrong or odd about a data set.
@@ -116,6 +141,8 @@ class Problem:
     severity: "error" forbids going on with these cases, "warning" may bias a result, "note" is good to know
     outcome:  of an error, that of a case which has no result because of it
     column:   the covariate that has cells without a meaning, and so cannot be asked for
+    kind:     of a warning that a person can accept, its word; empty: it cannot be
+    accepts:  for each of its cases what the table says where a person accepts it: the kind and the case's version
     """
 
     severity: Severity
@@ -125,6 +152,8 @@ class Problem:
     remedy: str = ""
     outcome: OutcomeName = REFUSED
     column: str = ""
+    kind: FindingKind = ""
+    accepts: tuple[str, ...] = ()
 
     @classmethod
     def error(cls, what: str, cases: tuple[str, ...] = (), why: str = "", remedy: str = "") -> Problem:
@@ -132,9 +161,11 @@ class Problem:
         return cls("error", what, cases, why, remedy)
 
     @classmethod
-    def warning(cls, what: str, cases: tuple[str, ...] = (), why: str = "", remedy: str = "") -> Problem:
+    def warning(
+        cls, what: str, cases: tuple[str, ...] = (), why: str = "", remedy: str = "", kind: FindingKind = ""
+    ) -> Problem:
         """A problem that may bias a result."""
-        return cls("warning", what, cases, why, remedy)
+        return cls("warning", what, cases, why, remedy, kind=kind)
 
     @classmethod
     def note(cls, what: str, cases: tuple[str, ...] = (), why: str = "", remedy: str = "") -> Problem:
@@ -310,6 +341,7 @@ class CaseRow:
     images:     {channel: its cell}
     references: {kind: a cell, or the value itself}; kinds as of `Case.references`
     aliases:    what a table may call it beside its name and files, alone or with others: UIDs and accession number
+    accepted:   the cell of findings that a person accepts
     """
 
     name: str
@@ -320,6 +352,7 @@ class CaseRow:
     group: str | None = None
     covariates: CovariateValues = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    accepted: str | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:

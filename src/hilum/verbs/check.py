@@ -20,6 +20,7 @@ from hilum.errors import DatasetError, HilumError, IntegrityError, PlanError, Us
 from hilum.files.modality_words import UNKNOWN_MODALITY
 from hilum.files.storage import hashing
 from hilum.layouts import OWN_TABLE, dataset_table
+from hilum.layouts.dataset_table import ACCEPTED
 from hilum.lazy import pandas as pd
 from hilum.options.training import CheckOptions
 from hilum.planning import training_memory
@@ -61,13 +62,18 @@ from hilum.values.record_schema import FullFigure, RecordSchema
 
 
 class ProblemRow(TypedDict):
-    """A finding about the data, the cases that it is of, and what to do."""
+    """A finding about the data, the cases that it is of, and what to do.
+
+    kind, accepts: the word of a warning that a person can accept, and what accepts it for each of its cases
+    """
 
     severity: str
     what: str
     cases: list[str]
     why: str
     remedy: str
+    kind: str
+    accepts: list[str]
 
 
 class TwinsRow(TypedDict):
@@ -159,7 +165,15 @@ class Check(InNotebook):
     def as_record(self) -> CheckRecord:
         """The content of `check.json`."""
         rows = [
-            ProblemRow(severity=p.severity, what=p.what, cases=list(p.cases), why=p.why, remedy=p.remedy)
+            ProblemRow(
+                severity=p.severity,
+                what=p.what,
+                cases=list(p.cases),
+                why=p.why,
+                remedy=p.remedy,
+                kind=p.kind,
+                accepts=list(p.accepts),
+            )
             for p in self.problems
         ]
         examination = self.examination
@@ -203,6 +217,8 @@ def _lines(problem: Problem) -> list[str]:
     for text in (problem.why, problem.remedy):
         if text:
             lines.append(f"{'':8}{text[:1].upper()}{text[1:].rstrip('.')}.")
+    if accepting := page_blocks.accepting_words(problem):
+        lines.append(f"{'':8}{accepting}")
     return lines
 
 
@@ -275,7 +291,8 @@ def _write(result: Check, options: CheckOptions) -> None:
     """The files of a check into the folder that was asked for."""
     with _results(options) as partial:
         alignment.write_alignment(result.dataset, options.reading.align, partial)
-        dataset_table.write_dataset_table(result.dataset, partial, Path(options.out or "."))
+        further = [ACCEPTED] if any(problem.accepts for problem in result.problems) else []
+        dataset_table.write_dataset_table(result.dataset, partial, Path(options.out or "."), further=further)
         for audit in result.audits:
             audit.write(partial)
         sections = [section for audit in result.audits for section in audit.sections]

@@ -183,6 +183,7 @@ def _case(
         group=row.group,
         files=opening.files_of_case(row),
         key=opening.case_key(row, reading, options),
+        accepted=dataset_table.accepted_kinds(row.accepted),
     )
 
 

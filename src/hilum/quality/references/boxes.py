@@ -44,7 +44,7 @@ def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[P
     case = (reference.case,)
     for note in reference.value.notes:
         why = "the model learns the boxes as they were read, and nothing where a place is unknown"
-        yield Problem.warning(f"{KIND}: {note}", case, why, "Correct the annotation")
+        yield Problem.warning(f"{KIND}: {note}", case, why, "Correct the annotation", "objects")
     if not len(reference.value):
         yield Problem.note(f"{KIND} is empty", case, "it teaches only background", "Check that this is meant")
 

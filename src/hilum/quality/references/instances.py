@@ -80,7 +80,9 @@ def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[P
         return
     case = (reference.case,)
     for note in reference.value.notes:
-        yield Problem.warning(f"instances: {note}", case, "the model learns these borders", "Correct the masks")
+        yield Problem.warning(
+            f"instances: {note}", case, "the model learns these borders", "Correct the masks", "objects"
+        )
     torn = torn_objects(numbers)
     if torn:
         torn_numbers = errors.count_phrase(len(torn), "number is", "numbers are")
@@ -90,6 +92,7 @@ def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[P
             case,
             "they may be different objects, and would be scored as one",
             "Look at them, and give each object a number of its own",
+            kind="objects",
         )
     values, counts = np.unique(numbers, return_counts=True)
     if counts[values != 0].max(initial=0) > FULL * numbers.size:
@@ -98,6 +101,7 @@ def _case_problems(reference: CaseReference, _: ReferenceMeasures) -> Iterator[P
             case,
             "there is no border to learn",
             "Look at how the map was written: 0 is the background",
+            kind="objects",
         )
 
 

@@ -110,6 +110,7 @@ def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Ite
             (reference.case,),
             "the network learns the line, and volumes and overlaps are those of the line",
             "Fill each outline if the structure is meant, and keep the filled mask",
+            kind="outline",
         )
 
 
@@ -122,6 +123,7 @@ def _read_so(reference: CaseReference) -> Iterator[Problem]:
             case,
             "the case teaches that it is not there",
             "Correct the contours, or leave the case out",
+            kind="no-voxel",
         )
     for note in reference.value.notes:
         if note not in reference.image.notes:
@@ -143,6 +145,7 @@ def _contoured_apart(reference: CaseReference, measures: ReferenceMeasures) -> I
             "the slices between are background, in training and in every measure",
             "Contour them, or interpolate contours of a structure set with --fill-contours, or train on the contoured "
             "slices only with --set task.sparse=slices",
+            kind="gaps",
         )
 
 
@@ -290,6 +293,7 @@ def _absent_structures(cohort: Cohort) -> Iterator[Problem]:
             tuple(cases),
             "the case teaches only background" if is_empty else "the case teaches that it is not there",
             "Give the mask, or leave the case out; --lesions NAME says that cases without the structure exist",
+            kind="empty-mask" if is_empty else "missing-structure",
         )
 
 

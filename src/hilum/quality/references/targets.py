@@ -177,7 +177,7 @@ def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Ite
     summary, case = measures.summary, (reference.case,)
     if summary["equal"]:
         yield Problem.warning(
-            "the target equals its image", case, "the network learns to change nothing", "Give its target"
+            "the target equals its image", case, "the network learns to change nothing", "Give its target", "target"
         )
     if max(map(abs, summary["shift"])) > MOST_SHIFT:
         by = " x ".join(f"{one:g}" for one in summary["shift"])
@@ -186,6 +186,7 @@ def _case_problems(reference: CaseReference, measures: ReferenceMeasures) -> Ite
             case,
             "what is taught is blurred by as much",
             "Align them, as hilum register does, or leave the case out",
+            kind="target",
         )
 
 
@@ -200,6 +201,7 @@ def _cohort_problems(cohort: Cohort) -> Iterator[Problem]:
             strange,
             "the network would learn to change the unit",
             "Correct its values, or leave the case out",
+            kind="target",
         )
 
 
