@@ -73,6 +73,12 @@ class CheckOptions(ReadingOptions):
         str | Path | None, Setting("Table of the population: shares of groups, or a row for each person.", "TABLE")
     ] = None
     shift: Annotated[str | None, Setting("Groups whose images are compared, such as site.", "GROUPS")] = None
+    other_data: Annotated[
+        Sequence[str | Path],
+        Setting(
+            "Data set or run that may hold the same cases otherwise; repeatable.", "OTHER", "--beside", repeats=True
+        ),
+    ] = ()
     match: Annotated[
         str | Sequence[str] | None, Setting("Covariates by which --shift matches patients: age,sex.", "COLUMNS")
     ] = None

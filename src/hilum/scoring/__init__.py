@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         image_subsets,
         model_comparison,
         model_verdict,
+        other_versions,
     )
 
 lazy_index(__name__)

@@ -38,6 +38,7 @@ from hilum.runs import label_trainings
 from hilum.runs.plan_request import PlanRequest
 from hilum.runtime import record_files
 from hilum.runtime.parallel import dask_cluster
+from hilum.scoring import other_versions
 from hilum.scoring.auditing import between_groups, representation_audit
 from hilum.scoring.auditing.label_ranking import RELABEL, LabelRanking
 from hilum.scoring.case_scoring import AuditOutcome
@@ -229,10 +230,14 @@ def check(options: CheckOptions) -> Check:
     out:   a folder for check.json, check.html and dataset.csv, which holds the cases row by row (also where they are
         refused); nothing is written without it
     shift: groups whose images are compared, into shift.csv; match: covariates by which their patients are paired
+    other_data: data sets and runs whose versions of the same cases are compared with these
     minutes: from now until references are ranked by models that have not seen them, into relabel.csv
     Raises UsageError for a path or a covariate that is not there, DatasetError for a folder that cannot be understood.
     """
     began = work_state.command_start()
+    for place in options.other_data:
+        if not Path(place).exists():
+            raise UsageError(f"there is no {place}", "--beside", "Give a data set, a run or its data.json")
     data = dataset_reading.path_for_workers(options.data, options.scheduler)
     if options.out is not None:
         verb_results.refuse_taken(Path(options.out), _replaces(options), MARKS)
@@ -259,6 +264,8 @@ def check(options: CheckOptions) -> Check:
     of_synthetic = synthetic_images.synthetic_image_problems(examination.dataset)
     lost = preprocessing_rules.normalised_problems(examination.dataset, examination.fingerprint)
     examination = replace(examination, problems=(*examination.problems, *unknown, *lost, *of_synthetic))
+    versions = _other_versions(examination, options, threads)
+    examination = replace(examination, problems=(*examination.problems, *versions))
     audits, stopped = list(_audits(examination, options)), None
     facts = _facts(dataset, examination)
     if options.minutes is not None:
@@ -279,6 +286,22 @@ def check(options: CheckOptions) -> Check:
         if stopped is not None:
             raise stopped
     return result
+
+
+def _other_versions(examination: Examination, options: CheckOptions, threads: int) -> Iterator[Problem]:
+    """Findings on cases that another data set, or a run, has otherwise."""
+    if not options.other_data:
+        return
+    contents = {case.id: hashing.content_hash(case) for case in examination.dataset if case.files}
+    needs = task_catalogue.needed_references(options.task)
+    for place in map(Path, options.other_data):
+        if (folder := other_versions.record_folder(place)) is not None:
+            other = other_versions.recorded_set(folder)
+        else:
+            dataset = _open_data(place, options.reading, needs, lesions=(), with_references=True)
+            examine = functools.partial(dataset_reading.examine_cases, threads=threads, kinds=needs)
+            other = other_versions.examined_set(place.name, dataset, contents, examine)
+        yield from other_versions.version_problems(examination, contents, other)
 
 
 def _rank_references(examination: Examination, numbered: str, options: CheckOptions, began: float) -> LabelRanking:
