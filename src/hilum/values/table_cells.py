@@ -114,7 +114,8 @@ class ColumnValues:
     @property
     def ordered_values(self) -> Floats:
         """(cells,) numbers in their order: one below a limit stands next below it, one above a limit next above."""
-        return np.where(self.sides == 0, self.values, np.nextafter(self.values, self.sides * np.inf))
+        beyond = np.where(self.sides < 0, -np.inf, np.inf)
+        return np.where(self.sides == 0, self.values, np.nextafter(self.values, beyond))
 
     @property
     def sentence(self) -> str:
