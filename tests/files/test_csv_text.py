@@ -86,6 +86,13 @@ def test_the_line_by_which_excel_knows_the_separator_is_no_row(tmp_path, separat
     assert csv_text.read_given_table(tmp_path / "given.csv").to_dict("records") == [{"case": "a,b", "age": "3"}]
 
 
+def test_a_title_above_a_table_of_semicolons_with_decimal_commas_is_what_the_remedy_removes(tmp_path):
+    (tmp_path / "table.csv").write_text("Export of May\nimage;class;age\na.png;benign;40,5\nb.png;malignant;50,5\n")
+    with pytest.raises(DatasetError, match="has 2 columns in line 3, and the first line names one") as refused:
+        csv_text.read_given_table(tmp_path / "table.csv")
+    assert "a title does not stand above it" in refused.value.remedy
+
+
 @pytest.mark.parametrize("title", ["Study 12", "Study 12,,", '"",,'])
 def test_a_title_above_a_table_is_no_name_of_a_column(tmp_path, title):
     (tmp_path / "table.csv").write_text(f"{title}\nimage,class,age\na.png,benign,40\nb.png,malignant,50\n")

@@ -133,10 +133,13 @@ def _uneven(path: Path, separator: str, reason: str) -> DatasetError:
     """The error of a table whose lines pandas cannot part into columns."""
     if fit := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", reason):
         expected, line, found_count = fit.groups()
-        problem = f"has {found_count} columns in line {line} where {expected} are expected"
         mark = {"\t": "tab"}.get(separator, f"'{separator}'")
-        remedy = f"Put double quotes around a cell that contains a {mark}, or remove what is too much"
-        return DatasetError(problem, str(path), remedy)
+        quotes = f"double quotes around a cell that contains a {mark}"
+        if expected == "1":  # a title has none of the marks that part columns
+            problem = f"has {found_count} columns in line {line}, and the first line names one"
+            return DatasetError(problem, str(path), f"{UNNAMED_REMEDY}, or put {quotes}")
+        problem = f"has {found_count} columns in line {line} where {expected} are expected"
+        return DatasetError(problem, str(path), f"Put {quotes}, or remove what is too much")
     if fit := re.search(r"EOF inside string starting at row (\d+)", reason):
         problem = f"has a double quote in line {int(fit[1]) + 1} that begins a cell and is never closed"
         return DatasetError(problem, str(path), "Close or remove the quote")
