@@ -68,7 +68,10 @@ def fill_disk(volume: Volume, folder: Path, rng: Random) -> tuple[Path, Wanted, 
         except HilumError as error:
             left = [str(one.name) for one in path.parent.rglob("*")] if path.parent.is_dir() else []
             return Seen(None, f"{error.problem}", error.remedy, f"{left} is left behind" if left else "")
-        return look_at_image(path, options)
+        seen = look_at_image(path, options)
+        if seen.values is None:  # whoever wrote it learnt of nothing
+            return Seen(Volume(np.empty(0)), f"written without an error: {seen.words}")
+        return seen
 
     def free(path: Path) -> None:
         room[0] = 1 << 40

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_array_equal
 
-from hilum.errors import FormatError
+from hilum.errors import FormatError, HilumError
 from hilum.files import file_formats
 from hilum.values import Geometry, Image
 
@@ -39,6 +39,19 @@ def test_bytes_with_a_last_axis_of_three_are_colours_and_said_so(tmp_path):
     assert image.notes
     file_formats.write(image, tmp_path / "again.npy")
     assert_array_equal(np.load(tmp_path / "again.npy"), colour)
+
+
+def test_an_array_that_a_full_disk_cuts_is_an_error_and_no_file(tmp_path):
+    resource = pytest.importorskip("resource", reason="this system has no limits on the size of files")
+    image = Image(np.zeros((1, 40, 50), np.float32), Geometry.of_pixels((40, 50)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, hard))  # the last bytes of 8128 stay in a buffer
+    try:
+        with pytest.raises(HilumError, match="File too large"):
+            file_formats.write(image, tmp_path / "image.npy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_arrays_of_an_archive_are_volumes_by_name(tmp_path):

@@ -67,7 +67,18 @@ def write(image: Image, path: Path) -> None:
         raise FormatError("an array does not say which axis holds frames or channels", where, elsewhere)
     if not colours and looks_coloured(data.dtype, data.shape[1:]):
         raise FormatError("its last axis would be taken for colours", where, elsewhere)
-    np.save(path, np.moveaxis(data, 0, -1) if colours else data[0], allow_pickle=False)
+    write_array(np.moveaxis(data, 0, -1) if colours else data[0], path)
+
+
+def write_array(array: Array, path: Path) -> None:
+    """Write one array as an `.npy`, whole or with an OSError.
+
+    NumPy itself hands numbers to a buffer of C, and does not hear that the disk was full when that was emptied.
+    """
+    ordered = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(ordered))
+        file.write(ordered.data)
 
 
 def _series(arrays: Mapping[str, StatedArray], path: Path) -> Image:

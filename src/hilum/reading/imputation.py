@@ -10,6 +10,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from hilum.errors import UsageError
+from hilum.files import numpy_file
 from hilum.files.storage import cache, hashing
 from hilum.runtime import Model, model_files
 from hilum.transforms import channel_stack
@@ -80,8 +81,8 @@ def _imputed_image(case: Case, path: str, name: str, names: Sequence[str], key: 
         renamed = replace(given, channels=model.preprocessing.channels)
         values = np.asarray(model.predict(renamed).maps[model.task.own_maps[0]].data, dtype=np.float32)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with cache.write_cache_entry(file) as unfinished, unfinished.open("wb") as stream:
-            np.save(stream, values)
+        with cache.write_cache_entry(file) as unfinished:
+            numpy_file.write_array(values, unfinished)
     note = f"{name} was not measured: a model made it of {' and '.join(names)}"
     pixels = np.load(file, allow_pickle=False)[None]
     return replace(given, pixels=pixels, channels=(name,), padding=None, notes=(*given.notes, note), facts={})

@@ -13,6 +13,7 @@ import numpy as np
 
 from hilum import errors
 from hilum.errors import DatasetError, IntegrityError, PlanError
+from hilum.files import numpy_file
 from hilum.files.storage import atomic, cache, hashing
 from hilum.objectives.distillation import Distillation
 from hilum.planning import PlannedTraining, PlanSettings
@@ -112,7 +113,7 @@ class Lesson:
 
     def write(self, case: Case, folder: Path) -> None:
         """Write the answer for a case into a folder."""
-        np.save(folder / ANSWER, self.answer(case))
+        numpy_file.write_array(self.answer(case), folder / ANSWER)
 
     def answer(self, case: Case) -> Array:
         """(channels,) or (channels, *spatial) probabilities of the network's channels, or its standardised values."""
