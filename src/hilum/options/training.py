@@ -48,6 +48,10 @@ Covariates = Annotated[
     Setting("Columns that the network gets with the images: all, none, or age,sex,gene_*; none by default.", "COLUMNS"),
 ]
 AnyContrast = Annotated[bool, Setting("Learn from images painted from the label maps, for images of any contrast.")]
+Warned = Annotated[
+    Literal["train", "leave"] | None,
+    Setting("Whether cases that a warning of check names train (the default), or are left out.", "WORD"),
+]
 Resume = Annotated[str | Path | None, Setting("Finish the run in this folder.", "RUN")]
 Start = Annotated[str | Path | None, Setting("Start from the weights of this model.", "MODEL", "--from")]
 Pretrained = Annotated[
@@ -118,6 +122,7 @@ class PlanOptions(ReadingOptions):
     positive: Positive = None
     task: Kind = None
     lesions: Lesions = ()
+    warned: Warned = None
     any_contrast: AnyContrast = False
 
 
@@ -208,6 +213,7 @@ class TrainOptions(ReadingOptions):
     ] = None
     task: Kind = None
     lesions: Lesions = ()
+    warned: Warned = None
     any_contrast: AnyContrast = False
 
 

@@ -27,6 +27,8 @@ EVERYTHING, COVARIATES = "everything", "covariates"
 FURTHER, LEAVE_OUT = "further", "leave_out"
 # Of a training on masks: structures of which a person says that cases without them exist.
 LESIONS = "lesions"
+# The decision on cases that a warning names, and its word for leaving them out.
+WARNED, LEAVE = "split.warned", "leave"
 FURTHER_OPTIONS = (EVERYTHING, COVARIATES, FURTHER, LEAVE_OUT, LESIONS)
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
@@ -146,10 +148,44 @@ class PlannedTraining(InNotebook):
     def _show(self, text: str) -> str:
         lines = [
             *self.left_out,
+            *self.warned_sentences,
             *shortcut_tests.shortcut_notes(self.shortcuts),
             *([f"written: {self.out}"] if self.out else []),
         ]
         return "\n".join([text, *(f"\n{line}" for line in lines)])
+
+    @property
+    def warned_cases(self) -> frozenset[str]:
+        """Ids of usable cases that a warning names which a person could accept."""
+        return self.examination.warned_cases
+
+    @property
+    def leaves_warned_out(self) -> bool:
+        """Whether warned cases neither train nor select."""
+        return WARNED in self.plan and self.plan[WARNED] == LEAVE
+
+    @property
+    def warned_sentences(self) -> list[str]:
+        """How many warned cases train all the same, or are left out; none where there are no such cases."""
+        parts = [part for one in self.folds or (self.parts,) for part in one.items()]
+        used = {case for case, part in parts if part != "test"} & self.warned_cases
+        # With folds a case that is left out of training tests one of them all the same.
+        tested = {case for case, part in parts if part == "test"} if not self.folds else set()
+        own_test = {case for case, part in self.examination.dataset.splits.items() if part == "test"}
+        lost = self.warned_cases - used - tested - own_test
+        trained = errors.count_phrase(len(used), "case with a warning trains", "cases with a warning train")
+        trained = f"{trained} or {'selects' if len(used) == 1 else 'select'} all the same"
+        which = "it" if len(used) == 1 else "them"
+        hint = f"(--warned leave leaves {which} out; `hilum check DATA` says why)"
+        left = errors.count_phrase(len(lost), "case with a warning", "cases with a warning")
+        return [
+            *([f"{trained}: {errors.list_phrase(sorted(used))} {hint}."] if used else []),
+            *(
+                [f"{left} left out of training: {errors.list_phrase(sorted(lost))} ({WARNED})."]
+                if lost and self.leaves_warned_out
+                else []
+            ),
+        ]
 
     @property
     def left_out(self) -> list[str]:

@@ -139,6 +139,7 @@ class SplitSettings:
     inner_folds: networks beside the main one, each trained without a part of the training cases; 0 for none
     inner_share: of the minutes for training, what they have together
     calibration: cases that train nothing and choose nothing, from which guarantees come
+    warned: whether cases that a warning of `check` names train and select, or are left out; they test all the same
     parts:  hash of who trains and who tests, as a run began
     """
 
@@ -149,6 +150,7 @@ class SplitSettings:
     inner_folds: Annotated[int, Ge(0), Setting(always=True)] = 0
     inner_share: Annotated[Fraction, Setting(only_with=("split.inner_folds",))] = 0.5
     calibration: Annotated[int, Ge(0), Setting(always=True)] = 0
+    warned: Literal["train", "leave"] = "train"
     parts: str | None = None
 
 

@@ -109,6 +109,7 @@ def _split_section(method: Decision, wishes: Wishes) -> Section:
         "inner_folds": Decision(0, "it is decided once the whole plan is known"),
         "inner_share": Decision(0.5, "all inner folds together get as much time as the main network"),
         "calibration": Decision(0, "it is decided with the split"),
+        "warned": Decision("train", "nobody left out cases that a warning names"),
     }
 
 

@@ -105,6 +105,12 @@ class Examination:
     kinds: frozenset[str] | None = None
     keys: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def warned_cases(self) -> frozenset[str]:
+        """Ids of usable cases that a warning names which a person could accept."""
+        warnings = [one for one in self.problems if one.severity == "warning" and one.kind]
+        return frozenset(case for one in warnings for case in one.cases) & {case.id for case in self.dataset}
+
     def without(self, problems: Sequence[Problem]) -> Examination:
         """Without the cases that these problems are about, which are among its findings from then on."""
         left_out = {case for problem in problems for case in problem.cases}

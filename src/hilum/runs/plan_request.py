@@ -25,7 +25,17 @@ from hilum.planning import (
 )
 from hilum.planning.plan_file import GROUPS
 from hilum.planning.plan_inputs import Wishes
-from hilum.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, LESIONS, NO_TILES, TOO_LARGE
+from hilum.planning.plan_result import (
+    COVARIATES,
+    EVERYTHING,
+    FURTHER,
+    LEAVE,
+    LEAVE_OUT,
+    LESIONS,
+    NO_TILES,
+    TOO_LARGE,
+    WARNED,
+)
 from hilum.planning.rules import (
     group_rules,
     learning_rules,
@@ -234,6 +244,8 @@ def plan_examined(
     """The plan that was asked for, for cases that were looked through; the rest as `examine_data` gives it."""
     usable, seed = examination.dataset, request.number("training.seed", request.seed)
     made_of, parted = split_cases(examination, request)
+    if request.assignments.get(WARNED) == LEAVE:
+        made_of = tuple(split_rules.without_warned(usable, one, examination.warned_cases) for one in made_of)
     parts, ids = made_of[0], plan_result.training_ids(made_of[0])
     training = examination.fingerprint.only(ids)
     asked = request.assignments.get("network.context")

@@ -26,7 +26,7 @@ from hilum.planning.rules import normalisation_rules
 from hilum.planning.rules.site_rules import FOLDS_BY
 from hilum.quality import shortcut_tests
 from hilum.reading.images_of_maps import NO_IMAGE
-from hilum.report import Section, progress_tracking
+from hilum.report import Section, progress_tracking, wording
 from hilum.runs import _run_minutes, run_folder, training_jobs
 from hilum.runs._run_minutes import UNCUT, Cuts
 from hilum.runs._run_trainings import IMAGE_ONLY
@@ -36,7 +36,7 @@ from hilum.runs.tuning import OutOfFold
 from hilum.runtime import hardware, record_files
 from hilum.runtime.hardware import MachineRecord
 from hilum.runtime.model_files import REPORT
-from hilum.scoring import case_scoring, data_record, image_subsets
+from hilum.scoring import case_scoring, data_record, image_subsets, model_verdict
 from hilum.scoring.answered_cases import ScoringFold
 from hilum.scoring.auditing import all_audits, fidelity_audit
 from hilum.scoring.auditing.audit_options import AuditOptions
@@ -201,7 +201,9 @@ def run_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan, stopped: S
         places = ", ".join(Path(path).name for path in paths)
         notes.append(f"Training saw {seen} of the target without labels ({places}): test it there on others.")
     notes += shortcut_tests.shortcut_notes(run.made.shortcuts)  # those that are left after preprocessing
-    leaking = len(run.dataset) - len(run.cases_in_a_part)
+    notes += _warned_notes(run, scored, plan)
+    unused = {case.id for case in run.dataset} - run.cases_in_a_part
+    leaking = len(unused - run.made.warned_cases if run.made.leaves_warned_out else unused)
     if leaking:
         notes.append(f"{errors.count_phrase(leaking, 'case')} left out of training: nearly the same image is held out.")
     notes += run.made.left_out
@@ -213,6 +215,27 @@ def run_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan, stopped: S
     if lost := {case for one in problems if one.severity == "error" for case in one.cases}:
         notes.append(f"{errors.count_phrase(len(lost), 'test case')} could not be scored: see Data.")
     return [*notes, *(f"{why[0].upper()}{why[1:]}." for why in stopped)]
+
+
+def _warned_notes(run: RunFolder, scored: ScoredCases | None, plan: Plan) -> list[str]:
+    """Cases with a warning that train or were left out, and the primary figure with and without those that test."""
+    notes, warned = run.made.warned_sentences, run.made.warned_cases
+    if scored is None or scored.task is None or not len(scored.table):
+        return notes
+    is_warned = scored.table["case"].isin(warned)
+    count, cases = scored.table["case"][is_warned].nunique(), scored.table["case"].nunique()
+    if not count:
+        return notes
+    counted = f"{count} of {errors.count_phrase(cases, 'test case')} with a warning"
+    if count == cases:
+        return [*notes, f"{counted}: see Data."]
+    seed, primary = int(plan["training.seed"]), str(plan["evaluation.primary"])
+    fewer = case_scoring.summarise_table(
+        scored.task, scored.table[~is_warned], seed=seed, patients_known=run.dataset.patients_known
+    )
+    both = [model_verdict.headline_rows(rows, primary, scored.task)[0] for rows in (scored.rows, fewer)]
+    with_them, without = (wording.row_words(row, scored.metrics) for row in both)
+    return [*notes, f"{counted}: {with_them} with them, {without} without."]
 
 
 class ExcludedCase(TypedDict):

@@ -18,7 +18,7 @@ from hilum.lazy import pandas as pd
 from hilum.networks import network_family
 from hilum.planning import PlannedTraining, plan_changes, plan_checks, plan_file, plan_result
 from hilum.planning.plan_file import GROUPS
-from hilum.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, LESIONS
+from hilum.planning.plan_result import COVARIATES, EVERYTHING, FURTHER, LEAVE_OUT, LESIONS, WARNED
 from hilum.planning.plan_sections import TrainingSettings
 from hilum.planning.rules import learning_rules, objective_rules, privacy_rules, split_rules
 from hilum.planning.rules.site_rules import FOLDS_BY
@@ -200,7 +200,7 @@ def planned_from(path: Path, request: PlanRequest) -> PlannedTraining:
         "split.seed": edited["split.seed"],
         CALIBRATION: calibration.value if by_hand else None,
         "network.context": edited.options.get(COVARIATES),
-        **{name: edited[name] for name in (GROUPS, FOLDS_BY) if name in edited},
+        **{name: edited[name] for name in (GROUPS, FOLDS_BY, WARNED) if name in edited},
     }
     plan_of_run = plan_request.plan_from_request(
         Path(path.parent, edited.data),

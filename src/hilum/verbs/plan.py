@@ -12,6 +12,7 @@ from hilum.files.storage import atomic
 from hilum.options import shared_flags
 from hilum.options.training import PlanOptions, TrainOptions
 from hilum.planning import PlannedTraining, plan_file, plan_result
+from hilum.planning.plan_result import WARNED
 from hilum.planning.rules.painting_rules import SHARE
 from hilum.planning.rules.site_rules import FOLDS_BY
 from hilum.reading import dataset_reading, verb_results
@@ -56,6 +57,9 @@ def decisions_by_hand(options: PlanOptions | TrainOptions) -> dict[str, PlainVal
     values = plan_request.positive_among(options.assignments or {}, options.positive)
     values |= {} if options.groups is None else {"evaluation.groups": options.groups}
     values |= {} if options.folds_by is None else {FOLDS_BY: options.folds_by}
+    if options.warned is not None and WARNED in values:
+        raise UsageError(f"conflicts with --set {WARNED}", "--warned", "Give one of the two")
+    values |= {} if options.warned is None else {WARNED: options.warned}
     if options.any_contrast and SHARE in values:
         raise UsageError(f"conflicts with --set {SHARE}", "--any-contrast", "Give one of the two")
     values |= {SHARE: 1.0} if options.any_contrast else {}

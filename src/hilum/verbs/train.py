@@ -205,7 +205,7 @@ def make_run(
         made = _make_plan(data, replace(request, source=source, watch=watch))
         weights = None if source is None else source.weights
         # Before the minutes are spent.
-        for sentence in (*made.left_out, *plan_request.positive_class_sentences(made.plan)):
+        for sentence in (*made.left_out, *made.warned_sentences, *plan_request.positive_class_sentences(made.plan)):
             log.info("%s", sentence)
         run_search.refuse_unsearchable(made.plan, made.fewest_that_select)
         chosen = plan_checks.checked_settings(made.plan)

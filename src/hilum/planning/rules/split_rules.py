@@ -107,6 +107,17 @@ def split_dataset(
     return parts, {"method": method, "calibration": calibrating}
 
 
+def without_warned(dataset: Dataset, parts: Parts, warned: Collection[str]) -> Parts:
+    """The parts without warned cases that train, select or calibrate; who is tested, only a person leaves out.
+
+    Raises DatasetError where none is left to train or to select.
+    """
+    needed = [part for part in dataset_cases.SPLITS[:2] if part in parts.values()]
+    kept = {case: part for case, part in parts.items() if part == "test" or case not in warned}
+    _refuse_empty(dataset.only({*kept}), kept, needed)
+    return kept
+
+
 def _refuse_empty(dataset: Dataset, parts: Parts, needed: Sequence[Split]) -> None:
     """Refuse a split that leaves one of these parts without a case."""
     if not set(needed) <= set(parts.values()):
