@@ -8,7 +8,8 @@ import pytest
 
 import hilum
 from hilum.errors import UsageError
-from hilum.scoring import data_record
+from hilum.quality.dataset_examination import Examination
+from hilum.scoring import data_record, other_versions
 from situations import write_picture
 
 
@@ -32,7 +33,7 @@ def shift(file: Path) -> None:
     write_picture(file, np.roll(hilum.read(file).data[0], 3, axis=1).astype(np.uint8))
 
 
-def versions(found: hilum.Check) -> dict[str, tuple[str, ...]]:
+def versions(found: hilum.Check | Examination) -> dict[str, tuple[str, ...]]:
     """{the difference: cases} of the warnings on another set."""
     warnings = [one for one in found.problems if "has the same case" in one.what]
     assert {one.severity for one in warnings} <= {"warning"}
@@ -80,6 +81,8 @@ def test_a_run_is_compared_by_the_hashes_that_it_keeps(tmp_path):
     [(difference, cases)] = versions(again).items()
     assert difference.startswith("(by equal voxels) otherwise: other files") and cases == ("image1",)
     assert any("it is a record of hashes" in one.what for one in again.problems)
+    from_run = other_versions.beside_run(hilum.check(own, threads=1).examination, run)  # as train --from asks
+    assert versions(from_run) == versions(again)
 
 
 def test_a_path_that_is_not_there_is_named(tmp_path):

@@ -6,7 +6,7 @@ Cases are matched by the contents of their files or equal voxels, else as nearly
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +57,16 @@ def record_folder(path: Path) -> Path | None:
     """The folder of a run whose record of cases a path names; None where it is a data set."""
     folder = path.parent if path.name == DATA_RECORD else path
     return folder if (folder / DATA_RECORD).is_file() and (folder / "split.csv").is_file() else None
+
+
+def beside_run(examination: Examination, place: Path) -> Examination:
+    """The examination with findings on cases that a run has otherwise; as it is where the place is no run."""
+    folder = record_folder(place)
+    if folder is None:
+        return examination
+    contents = {case.id: hashing.content_hash(case) for case in examination.dataset if case.files}
+    found = version_problems(examination, contents, recorded_set(folder))
+    return replace(examination, problems=(*examination.problems, *found))
 
 
 def recorded_set(folder: Path) -> OtherSet:

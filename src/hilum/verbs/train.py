@@ -47,7 +47,7 @@ from hilum.runs.run_folder import CHANGES, MARKS, START, RunFolder
 from hilum.runtime import torch_networks
 from hilum.runtime.model_files import REPORT
 from hilum.runtime.parallel import dask_cluster
-from hilum.scoring import case_scoring, data_record, model_verdict
+from hilum.scoring import case_scoring, data_record, model_verdict, other_versions
 from hilum.scoring.case_scoring import EVALUATION
 from hilum.scoring.model_verdict import Verdict
 from hilum.training import weight_transfer
@@ -203,6 +203,11 @@ def make_run(
         if is_timed:
             watch = foresight.watched_reading(request.effective_request.minutes or USUAL_MINUTES, CommandClock(began))
         made = _make_plan(data, replace(request, source=source, watch=watch))
+        if start is not None:
+            examination = other_versions.beside_run(made.examination, Path(start))
+            for problem in examination.problems[len(made.examination.problems) :]:
+                log.info("%s%s", problem.what, f": {errors.list_phrase(problem.cases)}" if problem.cases else "")
+            made = replace(made, examination=examination)
         weights = None if source is None else source.weights
         # Before the minutes are spent.
         for sentence in (*made.left_out, *made.warned_sentences, *plan_request.positive_class_sentences(made.plan)):
