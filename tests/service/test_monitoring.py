@@ -132,7 +132,7 @@ def test_noise_of_one_station_is_one_alert_with_its_place_which_holds_the_model_
         "station=bbbbbbbb",
         "urgent",
     )
-    assert alert.state == "open" and "software 5 to 6" in alert.because
+    assert alert.state == "open" and "about the same time software changed from 5 to 6" in alert.because
     assert abs(alert.since - (BEGAN + 120 * HOUR)) < 24 * HOUR
     [hold] = noisy.rows(tables.HOLDS)
     assert hold.action == "abstain" and hold.because.startswith(f"alert {alert.n} (urgent)")
