@@ -67,6 +67,18 @@ def test_a_set_beside_itself_and_one_of_other_images_have_no_finding(tmp_path):
     assert versions(hilum.check(own, other_data=[own, strange], threads=1)) == {}
 
 
+def test_an_image_that_was_saved_with_decimals_is_no_other_version(tmp_path):
+    own = pictures(tmp_path / "own")
+    other = shutil.copytree(own, tmp_path / "other")
+    for n in range(12):
+        image = hilum.read(other / "images" / f"image{n}.png")
+        (other / "images" / f"image{n}.png").unlink()
+        hilum.write(image.with_pixels(image.data.astype(np.float32)), other / "images" / f"image{n}.tif")
+    found = hilum.check(own, other_data=[other], threads=1)
+    assert versions(found) == {}
+    assert any("12 by equal voxels" in one.what for one in found.problems)
+
+
 def test_a_run_is_compared_by_the_hashes_that_it_keeps(tmp_path):
     own = pictures(tmp_path / "own")
     found = hilum.check(own, threads=1)

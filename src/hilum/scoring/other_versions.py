@@ -5,7 +5,7 @@ Cases are matched by the contents of their files or equal voxels, else as nearly
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -201,9 +201,23 @@ def _other_masks(own: CaseFacts, their: CaseFacts, *, same_voxels: bool) -> Iter
     for kind in MASKS:
         if kind not in own.references or kind not in their.references:
             continue
-        is_moved = same_voxels and own.foreground != their.foreground
+        is_moved = same_voxels and _show_otherwise(own.foreground, their.foreground)
         if own.references[kind] != their.references[kind] or is_moved or own.places != their.places:
             yield f"another {'mask' if kind == 'mask' else 'map of objects'}"
+
+
+def _show_otherwise(own: Sequence[Mapping[str, float]], their: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the voxels that two masks mark in one image differ in mean or spread.
+
+    Percentiles are no proof: of whole numbers they are found otherwise than of the same numbers with decimals.
+    """
+    if len(own) != len(their):
+        return True
+    for own_channel, their_channel in zip(own, their, strict=True):
+        rounded = ROUNDED * own_channel["deviation"]
+        if any(abs(own_channel[name] - their_channel[name]) > rounded for name in ("mean", "deviation")):
+            return True
+    return False
 
 
 def _in_words(value: Any) -> str:
