@@ -22,9 +22,12 @@ from hilum.quality import (
     accepted_findings,
     covariate_checks,
     image_descriptors,
+    image_likeness,
     known_cases,
     label_proxies,
     leakage,
+    mask_fit,
+    mask_placement,
     modality_checks,
     patient_checks,
     references,
@@ -261,6 +264,11 @@ def _measured_as_given(case: Case) -> Measured:
         )
         channels = [_intensities.measure_intensities(*channel) for channel in zip(image.data, valid, strict=True)]
         look_of_case = image_descriptors.describe_image(image, valid, channels, marks=answered)
+        fitted = mask_fit.mask_name(case)
+        if fitted in read_references:
+            is_objects = fitted == mask_fit.OBJECTS
+            placement = mask_placement.measure_placement(image, read_references[fitted].value, is_objects=is_objects)
+            look_of_case = replace(look_of_case, placement=placement)
         problems = [
             *_image_checks.reader_notes(case, image),
             *_image_checks.image_problems(case, image, channels, masks),
@@ -382,6 +390,8 @@ def _compare(
         *_image_checks.no_usable_case(problems, fingerprint),
         *chain.from_iterable(kind.checks.cohort(cohort) for kind in references.reference_kinds()),
         *_image_checks.mixed_images(usable, fingerprint),
+        *image_likeness.unlike_images(fingerprint.cases, looks),
+        *mask_fit.unfit_masks(cohort, looks),
         *unlike_pixels(fingerprint),
         *modality_checks.ct_scale_problems(usable, fingerprint),
         *_image_checks.unknown_sides_among(cohort, kinds),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from hilum.transforms import COLOUR, channel_stack, label_maps, orient, resampli
 from hilum.transforms.channel_stack import GREY
 from hilum.values import Array, CaseFacts, CaseReference, Deferred, Floats, Image, slabs
 from hilum.values.table_cells import PlainCell
+
+if TYPE_CHECKING:
+    from hilum.quality.mask_placement import MaskPlacement
 
 # Voxels a side of the small image, by number of axes: 2 and 8 kB a case, as half precision shows a twin too.
 SMALL_SIDE = {1: 64, 2: 32, 3: 16}
@@ -29,18 +32,20 @@ DIGEST, VOLUME = 32, 3
 class ImageLook:
     """One case as it looks.
 
-    digest:  of the voxels, whatever the file's format: equal for equal images
-    small:   (*spatial) of the first channel (a colour picture's luma) in canonical order, stretched to a few voxels
+    digest:    of the voxels, whatever the file's format: equal for equal images
+    small:     (*spatial) of the first channel (a colour picture's luma) in canonical order, stretched to a few voxels
              a side in half precision, between 0 and 1 at the 0.5th and 99.5th percentile
-    quality: measures of each channel, as in `picture.quality`
-    patches: of a picture, as of `small_marks.patches`; None of other images, of cases without an answer, and where
+    quality:   measures of each channel, as in `picture.quality`
+    patches:   of a picture, as of `small_marks.patches`; None of other images, of cases without an answer, and where
              enough others are known
+    placement: how its mask lies on it, as of `mask_placement`; None without a mask that has a surface
     """
 
     digest: str
     small: Floats
     quality: tuple[Mapping[str, float], ...]
     patches: Array | None = None
+    placement: MaskPlacement | None = None
 
 
 def describe_image(

@@ -26,6 +26,7 @@ from hilum.files.file_formats import FORMATS
 from hilum.files.storage import hashing, kept
 from hilum.files.storage.kept import Caching, FileIdentity
 from hilum.quality.image_descriptors import ImageLook
+from hilum.quality.mask_placement import MaskPlacement
 from hilum.report import Figure
 from hilum.runtime import hardware
 from hilum.values import BoundingBoxes, Case, CaseFacts, Image, LazyMapping, Problem
@@ -37,7 +38,9 @@ PACKAGES = ("hilum", "numpy", "scipy", "nibabel", "pydicom", "pillow", "tifffile
 GROUPS = ("hilum.formats", "hilum.references")
 # Formats whose headers may name another file: one that is so small may be a header alone.
 NAMING, HEADER_BYTES = ("nrrd", "metaimage", "mif"), 1 << 16
-KEPT: Mapping[str, type] = {one.__name__: one for one in (CaseFacts, ImageLook, Problem, BoundingBoxes, Figure)}
+KEPT: Mapping[str, type] = {
+    one.__name__: one for one in (CaseFacts, ImageLook, MaskPlacement, Problem, BoundingBoxes, Figure)
+}
 # Bytes that a look takes at most beside the stored voxels.
 BESIDE = 400 * 2**20
 
