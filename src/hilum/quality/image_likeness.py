@@ -1,7 +1,7 @@
 """Images that do not look like the others of their set: reversed, inverted, rolled, of another kind, or partly blank.
 
 Each small image is compared with the mean of all others, as it is and changed in the ways in which files go wrong. A
-set whose images have no common pose has no such mean: then its cases differ so much that none stands out.
+set whose images have no common pose has no such mean, and only blank slabs are looked for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from hilum.values import CaseFacts, Floats, Problem
 CHANGE_ALPHA, LIKENESS_ALPHA = 0.02, 0.005
 # Deviations of correlations count as at least this, and they as at most that.
 LEAST_CORRELATION, MOST_CORRELATION = 0.05, 0.999
+# In a set whose middle image is less like the others (after Fisher's transformation; a correlation of .46), images have
+# no common pose.
+LEAST_LIKENESS = 0.5
 # A plane of the small image whose values differ by less is of one value; so many next to each other are a slab.
 BLANK, FEWEST_BLANK = 1e-3, 2
 MIRRORED = ("left to right", "front to back", "top to bottom")
@@ -51,6 +54,8 @@ def unlike_images(facts: Sequence[CaseFacts], looks: Mapping[str, ImageLook]) ->
 def _changed(names: Sequence[str], small: Floats, *, is_named: bool) -> Iterator[Problem]:
     changes = _changes(small.ndim - 1, is_named=is_named)
     likeness, changed = correlations(small, [change.undo for change in changes])
+    if np.median(likeness) < LEAST_LIKENESS:
+        return
     gains = changed.max(axis=1) - likeness
     better = outlier_limits.upper_deviations(gains, LEAST_CORRELATION)
     worse = outlier_limits.upper_deviations(-likeness, LEAST_CORRELATION)

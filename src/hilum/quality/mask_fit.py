@@ -26,7 +26,7 @@ PLACE_ALPHA, CONTRAST_ALPHA, PAIR_ALPHA = 0.03, 0.01, 0.02
 # Weight of each feature's own variance beside the covariance that few cases cannot show.
 SHRINKAGE = 1.0
 # Deviations count as at least this: of scores, of contrasts in ranks, of logarithms of volumes' ratios.
-LEAST_SCORE, LEAST_CONTRAST, LEAST_RATIO = 0.25, 0.05, 0.1
+LEAST_SCORE, LEAST_CONTRAST, LEAST_RATIO = 0.5, 0.05, 0.1
 # In a set where the middle case fits no better than elsewhere by so much, nothing can be called unusual.
 LEAST_LIFT = 0.5
 # Structures of which each pair is compared, and other cases whose masks are tried on a case.
