@@ -66,7 +66,9 @@ def _changed(names: Sequence[str], small: Floats, *, is_named: bool) -> Iterator
             what = f"the image looks {changes[int(changed[number].argmax())].words}, compared with the other images"
         else:
             what = "the image looks unlike the others: another organ, view or contrast, or a part of it is missing"
-        yield Problem.warning(what, (names[number],), "a model learns from it what is not so elsewhere", REMEDY)
+        yield Problem.warning(
+            what, (names[number],), "a model learns from it what is not so elsewhere", REMEDY, kind="unlike-image"
+        )
 
 
 def correlations(small: Floats, undoings: Sequence[Callable[[Floats], Floats]]) -> tuple[Floats, Floats]:
@@ -130,6 +132,7 @@ def _blank_slabs(names: Sequence[str], small: Floats) -> Iterator[Problem]:
             (names[number],),
             "a part of the image was lost; a mask there marks nothing",
             REMEDY,
+            kind="blank-slab",
         )
 
 

@@ -17,7 +17,7 @@ from hilum import errors
 from hilum.errors import HilumError
 from hilum.quality import mask_placement, outlier_limits
 from hilum.quality.image_descriptors import ImageLook
-from hilum.quality.mask_placement import NEAR, MaskPlacement, Placement, Surface
+from hilum.quality.mask_placement import NEAR, MaskPlacement, Surface, TriedPlace
 from hilum.transforms import channel_stack, label_maps
 from hilum.values import Array, Case, Cohort, Floats, Geometry, Image, Problem
 
@@ -89,11 +89,11 @@ class PlacedCases:
         )
 
     @property
-    def tried(self) -> list[Placement]:
+    def tried(self) -> list[TriedPlace]:
         """The placements of the scores."""
         return mask_placement.tried_placements(len(self.placements[0].unit))
 
-    def score_on(self, number: int, pixels: Array, labels: Array, tried: Sequence[Placement]) -> Floats:
+    def score_on(self, number: int, pixels: Array, labels: Array, tried: Sequence[TriedPlace]) -> Floats:
         """(placements,) scores of label values on intensities, by what was learnt for the case of this number."""
         total = np.zeros(len(tried))
         structures = 0
@@ -227,6 +227,7 @@ def _misplaced(placed: PlacedCases) -> dict[str, Problem]:
                 (case.id,),
                 "an image that is inverted, or of another contrast, teaches the reverse",
                 f"{LOOK_AT}; correct the image, or confirm that such images belong to the data",
+                kind="contrast",
             )
         elif is_unfit[number]:
             found[case.id] = _cause(placed, number, [other for other in unusual if other != number])
@@ -245,6 +246,7 @@ def _cause(placed: PlacedCases, number: int, others: Sequence[int]) -> Problem:
         (case.id,),
         WRONG_PLACE,
         f"{LOOK_AT}: mask of another case, another organ, another contrast, or an image of which a part is missing",
+        kind="mask-place",
     )
     try:
         image = channel_stack.stack_images(case.images, case.id)
@@ -270,7 +272,7 @@ def _cause(placed: PlacedCases, number: int, others: Sequence[int]) -> Problem:
     else:
         what = f"the mask fits the image better {_shift_words(image.geometry, shift)}"
         remedy = f"{LOOK_AT}; correct the position of one of them"
-    return Problem.warning(what, (case.id,), WRONG_PLACE, remedy)
+    return Problem.warning(what, (case.id,), WRONG_PLACE, remedy, kind="mask-place")
 
 
 def _mask_on(case: Case, image: Image) -> tuple[Array, Array]:
@@ -306,7 +308,7 @@ def _fitting_mask(placed: PlacedCases, number: int, others: Sequence[int], image
 
 
 def _best_shift(
-    placed: PlacedCases, number: int, start: Placement, pixels: Array, labels: Array
+    placed: PlacedCases, number: int, start: TriedPlace, pixels: Array, labels: Array
 ) -> tuple[Floats, float]:
     """(axes,) voxels by which the mask fits best, searched from a guess along each axis in turn, and its score."""
     unit = placed.placements[number].unit
@@ -320,7 +322,7 @@ def _best_shift(
                 moved = shift.copy()
                 moved[axis] += times * step[axis]
                 candidates.append(moved)
-            tried = [Placement(tuple(candidate.tolist()), upright) for candidate in candidates]
+            tried = [TriedPlace(tuple(candidate.tolist()), upright) for candidate in candidates]
             scores = placed.score_on(number, pixels, labels, tried)
             shift = candidates[int(scores.argmax())]
             score = float(scores.max())
@@ -347,7 +349,7 @@ def _shift_words(geometry: Geometry, shift: Floats) -> str:
     return errors.list_phrase(words) if words else "a little aside"
 
 
-def _mirrored_words(geometry: Geometry, placement: Placement) -> str:
+def _mirrored_words(geometry: Geometry, placement: TriedPlace) -> str:
     grid = geometry.canonical
     named = PICTURE_MIRRORED if grid.is_picture else MIRRORED
     is_named = grid.oriented or grid.is_picture
@@ -391,7 +393,8 @@ def _unlike_pairs(placed: PlacedCases, cohort: Cohort) -> dict[str, Problem]:
             else:
                 what = f"{of_pair} lie to one another, or differ in size, as in no other case"
                 remedy = f"{LOOK_AT}; correct the mask, or confirm that this person is so"
-            found.setdefault(case.id, Problem.warning(what, (case.id,), "a class would be learnt for another", remedy))
+            why = "a class would be learnt for another"
+            found.setdefault(case.id, Problem.warning(what, (case.id,), why, remedy, kind="mask-values"))
     return found
 
 

@@ -39,7 +39,7 @@ LEVELS, SAMPLE = 1024, 8192
 Indices = NDArray[np.intp]
 
 
-class Placement(NamedTuple):
+class TriedPlace(NamedTuple):
     """A place at which a mask is tried: first mirrored along axes of the image, then moved.
 
     shift:    per axis, in units as of `MaskPlacement`
@@ -69,19 +69,19 @@ class MaskPlacement:
     steps: Floats
 
 
-def tried_placements(axes: int) -> list[Placement]:
+def tried_placements(axes: int) -> list[TriedPlace]:
     """The placements of `MaskPlacement.surfaces`: as it is, moved along each axis, and mirrored."""
     still = (0.0,) * axes
     upright = (False,) * axes
-    placements = [Placement(still, upright)]
+    placements = [TriedPlace(still, upright)]
     for axis in range(axes):
         for units in SHIFTS:
             for sign in (1, -1):
                 shift = tuple(float(sign * units) if other == axis else 0.0 for other in range(axes))
-                placements.append(Placement(shift, upright))
+                placements.append(TriedPlace(shift, upright))
     for mirrored in product((False, True), repeat=axes):
         if any(mirrored):
-            placements.append(Placement(still, mirrored))
+            placements.append(TriedPlace(still, mirrored))
     return placements
 
 
@@ -195,7 +195,7 @@ class Surface:
             thickness=float((len(numbers) / np.maximum(runs, 1) * stride).min()),
         )
 
-    def features(self, pixels: Array, placements: Sequence[Placement], unit: Floats) -> Floats:
+    def features(self, pixels: Array, placements: Sequence[TriedPlace], unit: Floats) -> Floats:
         """(placements, features): means and deviations at each offset, steps between them, and those of the inside.
 
         pixels: (*spatial) intensities; unit: (axes,) voxels of a shift by one
@@ -247,7 +247,9 @@ def _evenly(values: Indices, most: int) -> Indices:
     return values if count <= most else values[..., np.linspace(0, count - 1, most).astype(np.intp)]
 
 
-def _moved(points: Indices, placements: Sequence[Placement], unit: Floats, shape: Sequence[int]) -> tuple[Indices, ...]:
+def _moved(
+    points: Indices, placements: Sequence[TriedPlace], unit: Floats, shape: Sequence[int]
+) -> tuple[Indices, ...]:
     """Per axis (placements, offsets, points) the indices; beyond the image those of its edge."""
     indices = []
     for axis, size in enumerate(shape):

@@ -114,14 +114,18 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
 # Warnings about single cases that a person can accept, by the word that stands for them in a table.
 FindingKind = Literal[
     "",
+    "blank-slab",
     "blurred",
     "clipped",
     "constant",
+    "contrast",
     "empty-mask",
     "gaps",
     "ghosts",
     "letters",
     "magnitude",
+    "mask-place",
+    "mask-values",
     "missing-structure",
     "no-voxel",
     "noisy",
@@ -130,6 +134,7 @@ FindingKind = Literal[
     "outline",
     "spacing",
     "target",
+    "unlike-image",
 ]
 FINDING_KINDS: tuple[FindingKind, ...] = tuple(kind for kind in get_args(FindingKind) if kind)
 
