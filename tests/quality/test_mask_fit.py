@@ -91,7 +91,7 @@ def test_a_spoilt_case_is_named_with_the_cause(spoil: Callable[..., Pair], words
 
 
 def test_two_masks_that_are_exchanged_name_each_other() -> None:
-    pairs = [organ_pair(number) for number in range(CASES)]
+    pairs = [organ_pair(number) for number in range(2 * CASES)]
     (first, at_first), (second, at_second) = pairs[3], pairs[7]
     moved = np.roll(at_second, 6, axis=2), np.roll(second, 6, axis=2)
     pairs[3], pairs[7] = (first, moved[0]), (moved[1], at_first)

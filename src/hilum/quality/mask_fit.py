@@ -22,11 +22,13 @@ from hilum.transforms import channel_stack, label_maps
 from hilum.values import Array, Case, Cohort, Floats, Geometry, Image, Problem
 
 # Chance that anything is named in a set in which all is right: by places, by contrast, and by pairs of structures.
-PLACE_ALPHA, CONTRAST_ALPHA, PAIR_ALPHA = 0.03, 0.01, 0.02
+PLACE_ALPHA, CONTRAST_ALPHA, PAIR_ALPHA = 0.02, 0.01, 0.02
 # Weight of each feature's own variance beside the covariance that few cases cannot show.
 SHRINKAGE = 1.0
-# Deviations count as at least this: of scores, of contrasts in ranks, of logarithms of volumes' ratios.
-LEAST_SCORE, LEAST_CONTRAST, LEAST_RATIO = 0.5, 0.05, 0.1
+# Deviations count as at least this: of contrasts in ranks, of logarithms of volumes' ratios; those of scores as at
+# least this share of what a mirrored mask usually loses.
+LEAST_CONTRAST, LEAST_RATIO = 0.05, 0.1
+LEAST_GAIN = 0.2
 # In a set where the middle case fits no better than elsewhere by so much, nothing can be called unusual.
 LEAST_LIFT = 0.5
 # Structures of which each pair is compared, and other cases whose masks are tried on a case.
@@ -207,9 +209,11 @@ def _contrast(placement: MaskPlacement) -> float:
 def _misplaced(placed: PlacedCases) -> dict[str, Problem]:
     """{case id: finding} of cases whose mask fits unusually badly, with the likely cause."""
     count = len(placed.cases)
+    shift_gains = _shift_gain(placed)
+    mirror_gains = _mirror_gain(placed)
+    least = LEAST_GAIN * abs(float(np.median(mirror_gains)))
     gains = np.maximum(
-        outlier_limits.upper_deviations(_shift_gain(placed), LEAST_SCORE),
-        outlier_limits.upper_deviations(_mirror_gain(placed), LEAST_SCORE),
+        outlier_limits.upper_deviations(shift_gains, least), outlier_limits.upper_deviations(mirror_gains, least)
     )
     contrasts = np.array([_contrast(placement) for placement in placed.placements])
     contrast_deviations = outlier_limits.deviations_from_others(contrasts, LEAST_CONTRAST)
