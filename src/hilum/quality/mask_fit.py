@@ -288,9 +288,8 @@ def _mask_on(case: Case, image: Image) -> tuple[Array, Array]:
 
 def mask_name(case: Case) -> str:
     """The name of the reference that is compared with the image: the first mask, or the map of objects; else empty."""
-    names = [name for name in case.references if isinstance(case.references[name], Image)]
-    masks = [name for name in names if name.partition(":")[0] == "mask"]
-    objects = [name for name in names if name == OBJECTS]
+    masks = [name for name in case.references if name.partition(":")[0] == "mask"]
+    objects = [name for name in case.references if name == OBJECTS]
     return next(iter([*masks, *objects]), "")
 
 

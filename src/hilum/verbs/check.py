@@ -25,7 +25,14 @@ from hilum.lazy import pandas as pd
 from hilum.options.training import CheckOptions
 from hilum.planning import training_memory
 from hilum.planning.rules import preprocessing_rules
-from hilum.quality import known_cases, modality_checks, references, synthetic_images
+from hilum.quality import (
+    known_cases,
+    mask_fit,
+    modality_checks,
+    outlier_limits,
+    references,
+    synthetic_images,
+)
 from hilum.quality.dataset_examination import Examination
 from hilum.quality.image_descriptors import ImageLook
 from hilum.quality.leakage import Twin
@@ -465,6 +472,13 @@ def _facts(dataset: Dataset, examination: Examination) -> dict[str, JsonValue]:
         channels = {case.channels for case in fingerprint.cases}  # a file that names none numbers them from 0
         named = ("one, without a name" if one == GREY else ", ".join(one) for one in channels)
         facts["channels"] = "; ".join(sorted(named))
+    if any(mask_fit.mask_name(case) for case in usable):
+        judged = mask_fit.judged_cases(Cohort(usable, fingerprint), examination.looks)
+        facts["place of masks"] = (
+            f"judged by one another in {errors.count_phrase(judged, 'case')}"
+            if judged
+            else f"not judged: that takes {outlier_limits.FEWEST} cases with a mask on images of one number of axes"
+        )
     for kind in references.reference_kinds():
         facts |= kind.words.lines(Cohort(dataset, fingerprint))
     if examination.unmeasured:
