@@ -3,59 +3,64 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy import spatial
 
 from hilum.errors import GeometryError
-from hilum.evaluation import vessel_diameters
+from hilum.evaluation import _vessel_lines, vessel_diameters
+from hilum.evaluation._vessel_ways import Voxels
+from simulated_tubes import draw_tube
 
 
-def tube(seed: int, spacing: tuple[float, ...], length: float = 40.0, bend: float = 40.0):
-    """A bent tube that is narrow somewhere: mask, least diameter, percent, and the place in voxels."""
-    random, axes = np.random.default_rng(seed), len(spacing)
-    radius, depth, width = random.uniform(1.5, 2.5), random.uniform(0.3, 0.6), random.uniform(2, 4)
-    along = np.linspace(0, length, 2001)
-    angle = (along - length / 2) / bend
-    line = np.stack([bend * np.sin(angle), bend * (1 - np.cos(angle)), 0 * angle][:axes], axis=1)
-    line = line @ np.linalg.qr(random.normal(size=(axes, axes)))[0].T
-    middle = length * random.uniform(0.35, 0.65)
-    radii = radius * (1 - depth * np.exp(-((along - middle) ** 2) / (2 * width**2)))
-    low = line.min(axis=0) - radius - 2 + random.uniform(0, 1, axes) * spacing
-    shape = np.ceil((line.max(axis=0) + radius + 2 - low) / spacing).astype(int)
-    voxels = np.moveaxis(np.indices(shape), 0, -1).reshape(-1, axes) * np.array(spacing) + low
-    apart, nearest = spatial.KDTree(line).query(voxels, distance_upper_bound=radius)
-    nearest = np.minimum(nearest, len(line) - 1)
-    mask = (apart <= radii[nearest]) & (nearest > 0) & (nearest < len(line) - 1)
-    near = np.abs(along - middle) <= 10
-    percent = 100 * (1 - radii.min() / radii[near].mean())
-    return mask.reshape(shape), 2 * radii.min(), percent, (line[radii.argmin()] - low) / spacing
+@pytest.mark.parametrize(("axes", "seeds"), [(3, range(10)), (2, range(10))])
+def test_a_tube_without_a_narrowing_gets_none_and_is_as_long_as_it_is(axes, seeds):
+    for seed in seeds:
+        tube = draw_tube(seed, narrowed=False, axes=axes, radius=(2.5, 5.0))
+        found = vessel_diameters.narrowing(tube.mask, tube.spacing)
+        assert found.percent <= 4, (seed, tube.kind)
+        assert found.length == pytest.approx(tube.length, abs=2), (seed, tube.kind)
 
 
-@pytest.mark.parametrize(("spacing", "count"), [((0.5, 0.5, 0.5), 4), ((0.4, 0.4, 0.8), 4), ((0.4, 0.4), 12)])
-def test_the_least_diameter_of_a_tube_is_exact_to_a_fifth_of_a_voxel_on_average(spacing, count):
-    apart, percents, lengths, places = [], [], [], []
-    for seed in range(count):
-        mask, least, percent, place = tube(seed, spacing)
-        found = vessel_diameters.narrowing(mask, spacing)
-        apart.append(abs(found.least_diameter - least) / min(spacing))
-        percents.append(abs(found.percent - percent))
-        lengths.append(abs(found.length - 40))
-        places.append(np.linalg.norm((found.place - place) * spacing))
-    assert np.mean(apart) < 0.2
-    assert np.mean(percents) < 3
-    assert np.max(lengths) < 2
-    assert np.mean(places) < 1
+@pytest.mark.parametrize(("axes", "most_voxels", "most_percent"), [(3, 0.2, 2.5), (2, 0.4, 5)])
+def test_a_narrowing_is_exact_to_a_fifth_of_a_voxel_on_average_in_volumes(axes, most_voxels, most_percent):
+    diameters, percents, places = [], [], []
+    for seed in range(10):
+        tube = draw_tube(seed, narrowed=True, axes=axes, radius=(2.5, 5.0))
+        found = vessel_diameters.narrowing(tube.mask, tube.spacing)
+        diameters.append(abs(found.least_diameter - tube.least_diameter) / min(tube.spacing))
+        percents.append(abs(found.percent - tube.percent))
+        places.append(np.linalg.norm((found.place - tube.place) * tube.spacing))
+    assert np.mean(diameters) < most_voxels
+    assert np.mean(percents) < most_percent
+    assert np.mean(places) < 1.5
 
 
-def test_a_straight_tube_is_as_long_as_it_is_and_has_no_narrowing():
-    mask = np.zeros((13, 13, 60), bool)
-    across = np.hypot(*np.ogrid[-6:7, -6:7])
-    mask[across <= 4.0, 4:54] = True
-    found = vessel_diameters.narrowing(mask, (1.0, 1.0, 1.0))
+@pytest.mark.parametrize("spacing", [1.0, 0.5])
+def test_a_thick_straight_tube_is_as_long_as_it_is_and_has_no_narrowing(spacing):
+    count = round(6.5 / spacing)
+    across = np.hypot(*np.ogrid[-count : count + 1, -count : count + 1]) * spacing
+    mask = np.zeros((*across.shape, round(60 / spacing)), bool)
+    mask[across <= 4.0, round(4 / spacing) : round(54 / spacing)] = True
+    found = vessel_diameters.narrowing(mask, (spacing,) * 3)
     assert found.length == pytest.approx(50, abs=1)
-    assert found.least_diameter == pytest.approx(2 * np.sqrt((across <= 4.0).sum() / np.pi), abs=0.2)
-    assert found.percent == pytest.approx(0, abs=2.5)
-    turned = vessel_diameters.narrowing(mask, np.diag([1.0, 1.0, 1.0]))
+    assert found.least_diameter == pytest.approx(8, abs=0.2)
+    assert found.percent == pytest.approx(0, abs=1)
+    turned = vessel_diameters.narrowing(mask, np.eye(3) * spacing)
     assert_allclose(turned.place, found.place)
+
+
+def test_the_line_of_a_thick_bent_tube_does_not_zigzag():
+    tube = draw_tube(2, narrowed=False, radius=(8.0, 8.0), rim=False)
+    [axis] = tube.axes
+    [line] = _vessel_lines.trace_lines(Voxels(np.argwhere(tube.mask), np.diag(tube.spacing)))
+    inner = line.stations[line.first : line.last + 1]
+    apart = np.linalg.norm(inner[:, None] - axis[None, ::10], axis=2).min(axis=1)
+    assert apart.max() < 0.5 * min(tube.spacing)
+
+
+def test_a_tapering_tube_has_no_narrowing_at_its_thin_end():
+    along = np.arange(80)
+    across = np.hypot(*np.ogrid[-9:10, -9:10])
+    mask = across[:, :, None] <= np.linspace(8, 4, len(along))
+    assert vessel_diameters.narrowing(mask, (1.0, 1.0, 1.0)).percent <= 2
 
 
 def test_a_tree_is_as_long_as_its_branches_and_the_narrowest_place_lies_in_the_thin_one():
