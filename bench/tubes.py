@@ -2,9 +2,9 @@
 
     python bench/tubes.py [--count 48] [--first 0] [--record]
 
-Each seed draws the voxels (in 3D of equal sides, or of slices 2 to 2.4 times as thick), radius (2 to 9 voxels), direction,
-bend, ends, taper, a fork, wrong voxels at the surface (5 to 20 % in every third tube) and, in the second half, a
-narrowing of 20 to 70 %, short or long (`tests/simulated_tubes.py`).
+Each seed draws the voxels (in 3D of equal sides, or of slices 2 to 2.4 times as thick), radius (2 to 9 voxels),
+direction, bend, ends, taper, a fork, wrong voxels at the surface (5 to 20 % in every third tube) and, in the second
+half, a narrowing of 20 to 70 %, short or long (`tests/simulated_tubes.py`).
 """
 
 from __future__ import annotations
@@ -75,7 +75,12 @@ def _cells(row: dict[str, Any]) -> list[str]:
     off = f"{np.count_nonzero(~(lengths <= 2))}; {np.nanmax(lengths):.1f}"
     if not row["narrowed"]:
         return [off, f"{np.count_nonzero(~(percents <= 4))}; {np.nanmax(percents):.1f}", "", ""]
-    return [off, "", f"{np.mean(np.abs(row['diameter'])):.2f}", f"{np.mean(abs(percents)):.1f}; {abs(percents).max():.1f}"]
+    return [
+        off,
+        "",
+        f"{np.mean(np.abs(row['diameter'])):.2f}",
+        f"{np.mean(abs(percents)):.1f}; {abs(percents).max():.1f}",
+    ]
 
 
 if __name__ == "__main__":

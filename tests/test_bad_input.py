@@ -135,8 +135,9 @@ def test_one_mask_that_is_all_background_is_a_finding(cli, here, tmp_path):
     nibabel.Nifti1Image(np.zeros((16, 16, 16), np.uint8), trained.OBLIQUE).to_filename(empty)
     done = cli("check", data, "--json")
     assert done.code == 0
-    [found] = [row for row in json.loads(done.out)["rows"] if "empty" in row["what"]]
-    assert found["cases"] == ["case02"]
+    rows = json.loads(done.out)["rows"]
+    named = [row["cases"] for row in rows if "is absent in 1 of 4 masks" in row["what"]]
+    assert named == [["case02"], ["case02"]]  # once for each structure
 
 
 def test_one_class_only_is_refused(cli, here, tmp_path):

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hilum.evaluation._vessel_ways import Numbers, Voxels, Way, find_ways
+from hilum.evaluation import _vessel_ways
+from hilum.evaluation._vessel_ways import Numbers, Voxels, Way
 from hilum.lazy import ndimage, spatial
 from hilum.values import Floats
 
@@ -23,8 +24,8 @@ MOVES = 3
 WHOLE = 0.9
 # A line goes on with the bend that it has over so many radii, at most for so many.
 BENT, FARTHEST = 5.0, 6.0
-# Voxels by which the middle of a section is uncertain, since the grid cuts it differently from station to station; chosen
-# on tubes of known axis. It falls with the root of the radius.
+# Voxels by which the middle of a section is uncertain, since the grid cuts it differently from station to station;
+# chosen on tubes of known axis. It falls with the root of the radius.
 UNCERTAIN = 0.4
 
 
@@ -57,37 +58,37 @@ class Line:
 
 def trace_lines(voxels: Voxels) -> list[Line]:
     """The line of each tube and of each of its branches; none of what is not longer than it is wide."""
-    ways = list(find_ways(voxels))
+    ways = list(_vessel_ways.find_ways(voxels))
     if not ways:
         return []
     gap = voxels.shortest_side / STATIONS
-    radii = [float(np.median(voxels.depths[way.numbers])) for way in ways]
+    radii = [float(np.median(voxels.depths[path.numbers])) for path in ways]
     sigmas = [max(radius, 2 * voxels.longest_side) / gap for radius in radii]
-    lines = [_start(way, voxels, gap, *widths) for way, *widths in zip(ways, radii, sigmas, strict=True)]
+    lines = [_start(path, voxels, gap, *widths) for path, *widths in zip(ways, radii, sigmas, strict=True)]
     for turn in range(MOVES):
         lines = [evenly(line, gap) for line in lines]
         stations, owners = nearest_stations(lines, voxels.points)
-        for number, way in enumerate(ways):
+        for number, path in enumerate(ways):
             own = owners == number
             nearest = stations[own]
             moved = _to_middles(lines[number], nearest, voxels.points[own], sigmas[number])
             is_last = turn == MOVES - 1
-            lines[number] = moved if is_last else _whole_part(moved, nearest, radii[number] / gap, way.joins)
+            lines[number] = moved if is_last else _whole_part(moved, nearest, radii[number] / gap, path.joins)
     stiffnesses = [
         _stiffness(line, voxels, sigma, radius) for line, sigma, radius in zip(lines, sigmas, radii, strict=True)
     ]
     lines = [stiffen(line, stiffness) for line, stiffness in zip(lines, stiffnesses, strict=True)]
     found = list[Line]()
-    for number, (way, line, radius) in enumerate(zip(ways, lines, radii, strict=True)):
+    for number, (path, line, radius) in enumerate(zip(ways, lines, radii, strict=True)):
         others = [*lines[:number], *lines[number + 1 :]]
-        before = _further(line[::-1], way.joins[0], others, voxels, gap, radius)[::-1]
-        after = _further(line, way.joins[1], others, voxels, gap, radius)
+        before = _further(line[::-1], path.joins[0], others, voxels, gap, radius)[::-1]
+        after = _further(line, path.joins[1], others, voxels, gap, radius)
         whole = smooth(np.concatenate([before, line, after]), radius / 2 / gap)
         first = length_of(whole[: len(before) + 1])
         last = length_of(whole[: len(before) + len(line)])
-        stations = evenly(whole, gap)
-        even_gap = length_of(stations) / (len(stations) - 1)
-        found.append(Line(stations, round(first / even_gap), round(last / even_gap), radius, stiffnesses[number]))
+        even = evenly(whole, gap)
+        even_gap = length_of(even) / (len(even) - 1)
+        found.append(Line(even, round(first / even_gap), round(last / even_gap), radius, stiffnesses[number]))
     return found
 
 
@@ -125,12 +126,12 @@ def nearest_stations(lines: Sequence[Floats], points: Floats) -> tuple[Numbers, 
     return nearest - starts[owners], owners
 
 
-def _start(way: Way, voxels: Voxels, gap: float, radius: float, sigma: float) -> Floats:
+def _start(path: Way, voxels: Voxels, gap: float, radius: float, sigma: float) -> Floats:
     """The way as a smooth line, without the ends, which turn to a corner of the tube."""
-    line = evenly(voxels.points[way.numbers], gap)
+    line = evenly(voxels.points[path.numbers], gap)
     cut = round(radius / gap)
     if len(line) > 4 * cut + 2 * STATIONS:
-        line = line[0 if way.joins[0] else cut : len(line) - (0 if way.joins[1] else cut)]
+        line = line[0 if path.joins[0] else cut : len(line) - (0 if path.joins[1] else cut)]
     return smooth(line, sigma)
 
 
@@ -172,9 +173,7 @@ def _stiffness(line: Floats, voxels: Voxels, least: float, radius: float) -> flo
     return sigma
 
 
-def _further(
-    line: Floats, joined: bool, others: Sequence[Floats], voxels: Voxels, gap: float, radius: float
-) -> Floats:
+def _further(line: Floats, joined: bool, others: Sequence[Floats], voxels: Voxels, gap: float, radius: float) -> Floats:
     """Stations behind the last: up to the line that this one leaves, else until it comes out of the mask."""
     if joined:
         return _to_joint(line, np.concatenate(others), gap, radius)
@@ -197,4 +196,5 @@ def _to_joint(line: Floats, others: Floats, gap: float, radius: float) -> Floats
     tree = spatial.KDTree(others)
     most = int(4 * float(tree.query(line[-1])[0]) / gap)
     further = line[-1] + np.arange(1, most + 2)[:, None] * gap * direction / np.linalg.norm(direction)
-    return np.asarray(further[: int(tree.query(further)[0].argmin()) + 1])
+    distances = np.asarray(tree.query(further)[0])
+    return np.asarray(further[: int(distances.argmin()) + 1])

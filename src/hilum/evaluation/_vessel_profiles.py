@@ -1,13 +1,14 @@
 """Diameters of tubes, such as vessels, along their centrelines, exact to a part of a voxel.
 
-Where a tube is cut at right angles to the line through the middles of its cross-sections, its volume is the area of each
-section times the length of the line (Pappus), also in a bend. So the area of a section is the volume of the voxels that
-lie nearest to a place on the line, for each mm of it, and its diameter that of a disc of this area; in 2D the width.
+Where a tube is cut at right angles to the line through the middles of its cross-sections, its volume is the area of
+each section times the length of the line (Pappus), also in a bend. So the area of a section is the volume of the
+voxels that lie nearest to a place on the line, for each mm of it, and its diameter that of a disc of this area; in 2D
+the width.
 
-A grid cuts alike sections differently: of a tube that is four voxels wide and nearly parallel to an axis, the area rises
-and falls by a tenth, slowly, so that no smoothing helps. So a model is measured along with the mask: the round tube
-of these diameters around this line, in the voxels of this grid. By what its measured diameters differ from its own, those
-of the mask are corrected, and so is the line; that also undoes the smoothing.
+A grid cuts alike sections differently: of a tube that is four voxels wide and nearly parallel to an axis, the area
+rises and falls by a tenth, slowly, so that no smoothing helps. So a model is measured along with the mask: the round
+tube of these diameters around this line, in the voxels of this grid. By what its measured diameters differ from its
+own, those of the mask are corrected, and so is the line; that also undoes the smoothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hilum.evaluation._vessel_lines import Line, nearest_stations
+from hilum.evaluation import _vessel_lines
+from hilum.evaluation._vessel_lines import Line
 from hilum.evaluation._vessel_ways import Numbers, Voxels
 from hilum.lazy import ndimage
 from hilum.values import Floats
@@ -25,8 +27,8 @@ from hilum.values import Floats
 # Areas are smoothed along the line over so many voxels, where they stay the same over up to 15 times as many.
 FINEST = {2: 0.8, 3: 0.5}
 WIDTHS = 1.4 ** np.arange(8)
-# Standard errors by which diameters of two widths of smoothing may differ and are still one: to measure a narrowing, and
-# to ask whether there is one. Chosen on tubes of known diameter, with the number of corrections by the model.
+# Standard errors by which diameters of two widths of smoothing may differ and are still one: to measure a narrowing,
+# and to ask whether there is one. Chosen on tubes of known diameter, with the number of corrections by the model.
 KEEN, CALM = 1.2, 3.0
 CORRECTIONS = 4
 # The standard error of the finest width, for each standard deviation of its difference from the one after the next.
@@ -35,21 +37,21 @@ NORMAL = 1.4826  # standard deviations in a median absolute deviation
 
 
 @dataclass(frozen=True, eq=False)
-class Profile:
+class DiameterProfile:
     """(stations,) mm of one line: calm, to look for narrowings, and keen, to measure them."""
 
     calm: Floats
     keen: Floats
 
 
-def measure_profiles(voxels: Voxels, lines: list[Line]) -> list[Profile]:
+def measure_profiles(voxels: Voxels, lines: list[Line]) -> list[DiameterProfile]:
     """The diameters along each line: each voxel counts where it lies nearest."""
     if not lines:
         return []
     points = voxels.with_surroundings()
     is_marked = np.arange(len(points)) < len(voxels.points)
-    stations, owners = nearest_stations([line.stations for line in lines], points)
-    found = list[Profile]()
+    stations, owners = _vessel_lines.nearest_stations([line.stations for line in lines], points)
+    found = list[DiameterProfile]()
     for number, line in enumerate(lines):
         own = owners == number
         found.append(_profile(voxels, line, stations[own], points[own], is_marked[own]))
@@ -58,7 +60,7 @@ def measure_profiles(voxels: Voxels, lines: list[Line]) -> list[Profile]:
 
 def _profile(
     voxels: Voxels, line: Line, nearest: Numbers, points: Floats, is_marked: NDArray[np.bool_]
-) -> Profile:
+) -> DiameterProfile:
     count = len(line.stations)
     directions = np.gradient(line.stations, axis=0) / line.gap
     beyond, across = _offsets(line.stations, directions, nearest, points)
@@ -90,7 +92,7 @@ def _profile(
         directions = np.gradient(stations, axis=0)
         directions /= np.linalg.norm(directions, axis=1)[:, None]
         _, across = _offsets(stations, directions, nearest, points)
-    return Profile(_choose(corrected, sigmas, is_whole, CALM), keen)
+    return DiameterProfile(_choose(corrected, sigmas, is_whole, CALM), keen)
 
 
 def _offsets(stations: Floats, directions: Floats, nearest: Numbers, points: Floats) -> tuple[Floats, Floats]:
@@ -136,4 +138,4 @@ def _choose(diameters: Floats, sigmas: Floats, is_whole: Floats, errors: float) 
         high = np.minimum(high, smoothed + reach)
         agrees &= low <= high
         chosen[agrees] = smoothed[agrees]
-    return chosen
+    return np.asarray(chosen)

@@ -133,7 +133,9 @@ class _Tree:
         start, end, length = voxels.pairs()
         size = (len(voxels.places),) * 2
         plain = sparse.csr_matrix((length, (start, end)), size)
-        costs = sparse.csr_matrix((length * (voxels.depths[start] ** -2 + voxels.depths[end] ** -2), (start, end)), size)
+        costs = sparse.csr_matrix(
+            (length * (voxels.depths[start] ** -2 + voxels.depths[end] ** -2), (start, end)), size
+        )
         _, pieces = csgraph.connected_components(plain, directed=False)
         anywhere = np.unique(pieces, return_index=True)[1]
         far = csgraph.dijkstra(plain, directed=False, indices=anywhere, min_only=True)
@@ -152,7 +154,7 @@ class _Tree:
     def children(self, number: int) -> Numbers:
         """The voxels that come to the root through this one."""
         found = self._by_parent[self._first_child[number] : self._first_child[number + 1]]
-        return found[found != number]
+        return np.asarray(found[found != number])
 
     def _levels(self) -> list[Numbers]:
         """The voxels by the number of steps to their root, counted by jumps of 1, 2, 4, ... steps."""
@@ -195,21 +197,21 @@ class _Piece:
                 self._keep(Way(numbers, (False, False)))
             else:
                 return
-        for number, way in enumerate(self.ways):
-            outside = self._outside_of_others(number, way)
+        for number, path in enumerate(self.ways):
+            outside = self._outside_of_others(number, path)
             if len(outside.numbers) > 1:
                 yield outside
 
     def _follow(self, start: int) -> tuple[Numbers, list[tuple[float, int]]]:
         """The way from a voxel to the farthest end, and (mm, first voxel) of what leaves it and is long enough."""
-        way = list[int]()
+        path = list[int]()
         branches = list[tuple[float, int]]()
         at = start
         while True:
-            way.append(at)
+            path.append(at)
             children = self.tree.children(at)
             if not len(children):
-                return np.array(way), branches
+                return np.array(path), branches
             onward = self.tree.reach[children] + self.tree.lengths[children]
             farthest = int(onward.argmax())
             is_long = onward > SPUR * self.voxels.depths[at]
@@ -217,17 +219,17 @@ class _Piece:
             branches += zip(onward[is_long].tolist(), children[is_long].tolist(), strict=True)
             at = int(children[farthest])
 
-    def _keep(self, way: Way, number: int | None = None) -> None:
-        """Add a way, or put it in the place of another; its radii are the largest near each voxel."""
-        depths = self.voxels.depths[way.numbers]
-        step = float(self.tree.lengths[way.numbers].mean())
+    def _keep(self, path: Way, number: int | None = None) -> None:
+        """Add a path, or put it in the place of another; its radii are the largest near each voxel."""
+        depths = self.voxels.depths[path.numbers]
+        step = float(self.tree.lengths[path.numbers].mean())
         window = 2 * round(2 * float(np.median(depths)) / step) + 1
         radii = np.asarray(ndimage.maximum_filter1d(depths, window))
         if number is None:
-            self.ways.append(way)
+            self.ways.append(path)
             self.radii.append(radii)
         else:
-            self.ways[number] = way
+            self.ways[number] = path
             self.radii[number] = radii
 
     def _distances(self, numbers: Numbers, but: int | None = None) -> tuple[Floats, Numbers, Floats]:
@@ -241,7 +243,7 @@ class _Piece:
     def _add_branch(self, branch: Numbers) -> None:
         """Add a way that leaves another, unless it lies within that one's tube or is but a corner of its surface.
 
-        Where it leaves, the two arms that are straightest become one way, and the third is the branch.
+        Where it leaves, the two arms that are straightest become one path, and the third is the branch.
         """
         apart, nearest, radii = self._distances(branch)
         runs, count = ndimage.label(apart > radii + self.voxels.longest_side)
@@ -249,32 +251,32 @@ class _Piece:
             return
         lengths = self.tree.lengths[branch]
         longest = 1 + int(np.argmax(ndimage.sum_labels(lengths, runs, np.arange(1, count + 1))))
-        begin, end = np.flatnonzero(runs == longest)[[0, -1]].tolist()
-        leaving = max(begin - 1, 0)
+        start, end = np.flatnonzero(runs == longest)[[0, -1]].tolist()
+        leaving = max(start - 1, 0)
         radius = float(radii[leaving])
-        if lengths[begin : end + 1].sum() <= (SPUR - 1) * radius:
+        if lengths[start : end + 1].sum() <= (SPUR - 1) * radius:
             return
-        ends = np.cumsum([len(way.numbers) for way in self.ways])
+        ends = np.cumsum([len(path.numbers) for path in self.ways])
         number = int(np.searchsorted(ends, nearest[leaving], side="right"))
-        way = self.ways[number]
-        joint = int(nearest[leaving] - ends[number]) + len(way.numbers)
+        path = self.ways[number]
+        joint = int(nearest[leaving] - ends[number]) + len(path.numbers)
         step = float(lengths.mean())
         far = max(2, round(SPUR * radius / step))
-        earlier = self._direction(way.numbers, joint, max(0, joint - far))
-        later = self._direction(way.numbers, joint, min(len(way.numbers) - 1, joint + far))
-        aside = self._direction(branch, begin, min(end, begin + far))
+        earlier = self._direction(path.numbers, joint, max(0, joint - far))
+        later = self._direction(path.numbers, joint, min(len(path.numbers) - 1, joint + far))
+        aside = self._direction(branch, start, min(end, start + far))
         straightest = int(np.argmin([earlier @ later, earlier @ aside, later @ aside]))
-        closes = end < len(branch) - 1  # it leads back into a way: a loop
+        closes = end < len(branch) - 1  # it leads back into a path: a loop
         branch = branch[: end + 1]
-        is_at_end = min(joint, len(way.numbers) - 1 - joint) * step < radius
+        is_at_end = min(joint, len(path.numbers) - 1 - joint) * step < radius
         if is_at_end or straightest == 0:
             self._keep(Way(branch, (True, closes)))
         elif straightest == 1:
-            self._keep(Way(np.concatenate([way.numbers[: joint + 1], branch]), (way.joins[0], closes)), number)
-            self._keep(Way(way.numbers[joint:], (True, way.joins[1])))
+            self._keep(Way(np.concatenate([path.numbers[: joint + 1], branch]), (path.joins[0], closes)), number)
+            self._keep(Way(path.numbers[joint:], (True, path.joins[1])))
         else:
-            self._keep(Way(np.concatenate([branch[::-1], way.numbers[joint:]]), (closes, way.joins[1])), number)
-            self._keep(Way(way.numbers[: joint + 1], (way.joins[0], True)))
+            self._keep(Way(np.concatenate([branch[::-1], path.numbers[joint:]]), (closes, path.joins[1])), number)
+            self._keep(Way(path.numbers[: joint + 1], (path.joins[0], True)))
 
     def _direction(self, numbers: Numbers, start: int, end: int) -> Floats:
         """(axes,) of length 1, from one voxel of a way to another; 0 where they are the same."""
@@ -282,14 +284,14 @@ class _Piece:
         arm = points[end] - points[start]
         return np.asarray(arm / max(float(np.linalg.norm(arm)), 1e-9))
 
-    def _outside_of_others(self, number: int, way: Way) -> Way:
+    def _outside_of_others(self, number: int, path: Way) -> Way:
         """The way without those ends that lie in the tube which it leaves."""
-        if not any(way.joins):
-            return way
-        apart, _, radii = self._distances(way.numbers, but=number)
+        if not any(path.joins):
+            return path
+        apart, _, radii = self._distances(path.numbers, but=number)
         outside = np.flatnonzero(apart > radii + self.voxels.longest_side)
         if len(outside) < 2:
-            return way
-        first = int(outside[0]) if way.joins[0] else 0
-        last = int(outside[-1]) if way.joins[1] else len(way.numbers) - 1
-        return Way(way.numbers[first : last + 1], way.joins)
+            return path
+        first = int(outside[0]) if path.joins[0] else 0
+        last = int(outside[-1]) if path.joins[1] else len(path.numbers) - 1
+        return Way(path.numbers[first : last + 1], path.joins)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from hilum.errors import GeometryError
 from hilum.evaluation import _vessel_lines, _vessel_profiles, _weighting
 from hilum.evaluation._vessel_lines import Line
-from hilum.evaluation._vessel_profiles import Profile
+from hilum.evaluation._vessel_profiles import DiameterProfile
 from hilum.evaluation._vessel_ways import Voxels
 from hilum.lazy import ndimage, spatial
 from hilum.values import Floats
@@ -26,8 +26,8 @@ AROUND = 10.0
 SHOULDER = 0.9
 # mm of the line on either side of the narrowest calm place where the narrowest keen one is looked for.
 NEARBY = 3.0
-# Voxels by which the diameter of an even tube can seem to fall: in 2D each of two edges by half of one; in 3D less, since
-# a section has many, and the less the wider it is. The figure for 3D was chosen on tubes of known diameter.
+# Voxels by which the diameter of an even tube can seem to fall: in 2D each of two edges by half of one; in 3D less,
+# since a section has many, and the less the wider it is. The figure for 3D was chosen on tubes of known diameter.
 DIP = {2: 1.0, 3: 0.7}
 
 
@@ -38,8 +38,8 @@ class Narrowing:
     length:         mm of all branches together
     least_diameter: mm; in 2D the width
     place:          (axes,) voxels, the centre of the first being 0
-    percent:        by which the diameter there is less than that of the tube without a narrowing; 0 where it is not less
-                    by more than the grid makes uncertain
+    percent:        by which the diameter there is less than that of the tube without a narrowing; 0 where that is no
+                    more than the grid makes uncertain
     """
 
     length: float
@@ -77,9 +77,7 @@ def narrowing(mask: ArrayLike, spacing: ArrayLike) -> Narrowing:
     return narrowest
 
 
-def _parts(
-    voxels: Voxels, lines: Sequence[Line], profiles: Sequence[Profile], number: int
-) -> Iterator[slice]:
+def _parts(voxels: Voxels, lines: Sequence[Line], profiles: Sequence[DiameterProfile], number: int) -> Iterator[slice]:
     """Stations of a line from one end or fork to the next, without these."""
     line = lines[number]
     diameters = profiles[number].calm
@@ -100,7 +98,7 @@ def _parts(
         yield part
 
 
-def _narrowest(profile: Profile, part: slice, gap: float, voxels: Voxels) -> tuple[int, float, float]:
+def _narrowest(profile: DiameterProfile, part: slice, gap: float, voxels: Voxels) -> tuple[int, float, float]:
     """The narrowest station of a part, the diameter there, and by how many percent it is narrower than the tube."""
     calm = profile.calm[part]
     least = int(calm.argmin())
