@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         image_likeness,
         image_quality,
         known_cases,
+        label_contradictions,
         label_proxies,
         leakage,
         mask_fit,

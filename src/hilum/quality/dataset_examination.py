@@ -24,6 +24,7 @@ from hilum.quality import (
     image_descriptors,
     image_likeness,
     known_cases,
+    label_contradictions,
     label_proxies,
     leakage,
     mask_fit,
@@ -399,6 +400,7 @@ def _compare(
         *patient_checks.patient_problems(dataset),
         *covariate_checks.covariate_problems(dataset),
         *label_proxies.proxy_problems(usable, fingerprint),
+        *label_contradictions.contradiction_problems(usable, fingerprint, looks),
         *shortcut_tests.shortcut_problems(tried),
     ]
     of_the_whole = [problem for problem in dataset.problems if not problem.cases]
