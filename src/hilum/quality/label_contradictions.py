@@ -71,6 +71,7 @@ def contradiction_problems(
                 tuple(question.ids[n] for n in places),
                 "a model learns them, and is judged by them",
                 "Look at these images: a right label stays; `hilum check --minutes` ranks all cases",
+                kind="label",
             )
     yield from _named_otherwise(dataset)
 
@@ -184,6 +185,7 @@ def _named_otherwise(dataset: Dataset) -> Iterator[Problem]:
         other,
         f"the names of {agreeing} other files say their class",
         "Look at these images, and move or rename them",
+        kind="file-name",
     )
 
 
