@@ -66,7 +66,8 @@ def draw_tube(
     if random.random() < 0.4:
         kinds.append("tapering")
         radii = radii * np.linspace(1, random.uniform(0.65, 0.85), len(along))
-    depth, middle = 0.0, length * random.uniform(0.35, 0.65)
+    depth = half = 0.0
+    middle = length * random.uniform(0.35, 0.65)
     if narrowed:
         healthy = float(np.interp(middle, along, radii))
         most = min(0.7, 1 - side / healthy)
@@ -88,7 +89,10 @@ def draw_tube(
     mask, low = _painted(pieces, spacing, random)
     whole = STEP * (len(line) - 1) + extra
     if end == "cut by the border":
-        mask, low, whole = _cut(mask, low, spacing, pieces)
+        reach = int((half + 2 * wide) / STEP)
+        at = int(middle / STEP)
+        shown = line[max(0, at - reach) : at + reach]
+        mask, low, whole = _cut(mask, low, spacing, pieces, shown)
     if rim and end == "rough rim":
         mask = _roughened(mask, random, random.uniform(0.05, 0.2))
     at = int(np.abs(along - middle).argmin())
@@ -167,18 +171,27 @@ def _painted(
 
 
 def _cut(
-    mask: np.ndarray, low: np.ndarray, spacing: tuple[float, ...], pieces: list[tuple[np.ndarray, np.ndarray]]
+    mask: np.ndarray,
+    low: np.ndarray,
+    spacing: tuple[float, ...],
+    pieces: list[tuple[np.ndarray, np.ndarray]],
+    shown: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """The same in a smaller image, whose border cuts the ends of the tube; the mm of all axes within it."""
+    """The same in a smaller image, whose border cuts the ends of the tube, and the mm of all axes within it.
+
+    Whole where a border would run almost along the tube, or cut off what is to be shown.
+    """
     line = pieces[0][0]
     axis = int(np.abs(line[-1] - line[0]).argmax())
-    places = np.sort((np.array([line[0, axis], line[-1, axis]]) - low[axis]) / spacing[axis])
-    gap = 0.12 * (places[1] - places[0])
-    for place in (places[0] + gap, places[1] - gap):
-        at = np.abs((line[:, axis] - low[axis]) / spacing[axis] - place).argmin()
-        if abs(np.gradient(line, axis=0)[at, axis]) < 0.6 * STEP:  # almost along the border: no end to speak of
-            return mask, low, sum(STEP * (len(samples) - 1) for samples, _ in pieces)
-    first, last = int(places[0] + gap), int(places[1] - gap)
+    places = (line[:, axis] - low[axis]) / spacing[axis]
+    from_end, to_end = np.sort(places[[0, -1]])
+    gap = 0.12 * (to_end - from_end)
+    first, last = int(from_end + gap), int(to_end - gap)
+    steepness = np.abs(np.gradient(line[:, axis])) / STEP
+    is_steep = all(steepness[np.abs(places - border).argmin()] >= 0.6 for border in (first, last))
+    at = (shown[:, axis] - low[axis]) / spacing[axis]
+    if not is_steep or at.min() < first or at.max() > last - 1:
+        return mask, low, sum(STEP * (len(samples) - 1) for samples, _ in pieces)
     part = [slice(None)] * mask.ndim
     part[axis] = slice(first, last)
     start = low.copy()

@@ -69,52 +69,66 @@ def narrowing(mask: ArrayLike, spacing: ArrayLike) -> Narrowing:
     length = sum(line.length for line in lines) or np.nan
     narrowest = Narrowing(length, np.nan, nowhere, np.nan)
     for number, (line, profile) in enumerate(zip(lines, profiles, strict=True)):
-        for part in _parts(voxels, lines, profiles, number):
-            station, diameter, percent = _narrowest(profile, part, line.gap, voxels)
+        for stretch, part in _stretches(voxels, lines, profiles, number):
+            station, diameter, percent = _narrowest(profile, stretch, part, line.gap, voxels)
             if not diameter >= narrowest.least_diameter:
                 place = np.linalg.solve(steps, line.stations[station])
                 narrowest = Narrowing(length, diameter, place, percent)
     return narrowest
 
 
-def _parts(voxels: Voxels, lines: Sequence[Line], profiles: Sequence[DiameterProfile], number: int) -> Iterator[slice]:
-    """Stations of a line from one end or fork to the next, without these."""
+def _stretches(
+    voxels: Voxels, lines: Sequence[Line], profiles: Sequence[DiameterProfile], number: int
+) -> Iterator[tuple[slice, slice]]:
+    """Stations of a line between forks that say how wide it is, and those of them at which it can be narrowest.
+
+    The two differ at the ends of a tube, where a section can be cut.
+    """
     line = lines[number]
-    diameters = profiles[number].calm
-    end = round((float(np.median(diameters)) / 2 + 2 * voxels.longest_side) / line.gap)
-    is_counted = np.zeros(len(diameters), dtype=bool)
-    is_counted[line.first + end : max(line.last + 1 - end, 0)] = True
-    # Where another line has taken the voxels around a station, less is left than the mask around it.
+    profile = profiles[number]
+    end = (float(np.median(profile.calm)) / 2 + 2 * voxels.longest_side) / line.gap
+    at = np.arange(len(profile.calm))
+    # Where another line has taken the voxels around a station, less is left than lies around it. A station in a hole of
+    # a rough mask is none of these: a break there would leave a narrowing without one of its sides.
     numbers = voxels.find_points(line.stations)
-    is_counted &= (numbers >= 0) & (profiles[number].keen >= voxels.depths[numbers])
+    is_clear = profile.keen >= np.where(numbers >= 0, voxels.depths[numbers], voxels.shortest_side) / 2
+    is_clear &= (at >= line.first + end / 2) & (at <= line.last - end / 2)
     others = [other for other in range(len(lines)) if other != number]
     if others:
         stations = np.concatenate([lines[other].stations for other in others])
         radii = np.concatenate([profiles[other].calm for other in others]) / 2
         apart, nearest = spatial.KDTree(stations).query(line.stations)
-        is_counted &= apart > radii[nearest] + diameters / 2
-    labels, _ = ndimage.label(is_counted)
-    for (part,) in ndimage.find_objects(labels):
-        yield part
+        is_clear &= apart > radii[nearest] + profile.calm / 2
+    labels, _ = ndimage.label(is_clear)
+    for (stretch,) in ndimage.find_objects(labels):
+        first = max(stretch.start, round(line.first + end))
+        last = min(stretch.stop - 1, round(line.last - end))
+        if first <= last:
+            yield stretch, slice(first, last + 1)
 
 
-def _narrowest(profile: DiameterProfile, part: slice, gap: float, voxels: Voxels) -> tuple[int, float, float]:
+def _narrowest(
+    profile: DiameterProfile, stretch: slice, part: slice, gap: float, voxels: Voxels
+) -> tuple[int, float, float]:
     """The narrowest station of a part, the diameter there, and by how many percent it is narrower than the tube."""
-    calm = profile.calm[part]
-    least = int(calm.argmin())
+    calm = profile.calm[stretch]
+    offset = part.start - stretch.start
+    least = offset + int(profile.calm[part].argmin())
     healthy = _healthy_diameter(calm, least, gap)
     side = voxels.volume ** (1 / voxels.axes)
     uncertain = DIP[voxels.axes] * side
     if voxels.axes > 2:
         uncertain /= np.sqrt(max(healthy / 2 / side, 1.0))
     if healthy - calm[least] < uncertain:
-        return part.start + least, healthy, 0.0
+        return stretch.start + least, healthy, 0.0
 
-    keen = profile.keen[part]
-    start = max(0, least - round(NEARBY / gap))
-    least = start + int(keen[start : least + round(NEARBY / gap) + 1].argmin())
+    keen = profile.keen[stretch]
+    nearby = round(NEARBY / gap)
+    start = max(offset, least - nearby)
+    stop = min(part.stop - stretch.start, least + nearby + 1)
+    least = start + int(keen[start:stop].argmin())
     diameter = float(keen[least])
-    return part.start + least, diameter, 100 * (1 - diameter / _healthy_diameter(keen, least, gap))
+    return stretch.start + least, diameter, 100 * (1 - diameter / _healthy_diameter(keen, least, gap))
 
 
 def _healthy_diameter(diameters: Floats, least: int, gap: float) -> float:
