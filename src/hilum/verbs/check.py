@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Required, cast
 
@@ -59,6 +60,7 @@ from hilum.values import (
     Dataset,
     Fingerprint,
     Image,
+    LazyMapping,
     Problem,
     dataset_cases,
     dataset_fingerprint,
@@ -570,14 +572,14 @@ def _sheet(examination: Examination, cases: Sequence[Case], title: str, marked: 
     classes = {case.id: named for case in cases if (named := _class_of(case))}
 
     def draw() -> Figure:
-        outlined = {case.id: first for case in cases if (first := next(_placed_references(case), None)) is not None}
-        kinds = (kind for kind, _ in outlined.values())
+        kind = next((kind for case in cases for kind, _ in _placed_references(case)), "")
+        # Each is read when it is drawn, and not held: those of all cases are far more than memory may hold.
         return sheets.contact_sheet(
-            {case.id: _first(case) for case in cases},
+            LazyMapping({case.id: partial(_first, case) for case in cases}),
             title,
-            caption="Outlines: the reference." if outlined else "",
-            references={name: reference for name, (_, reference) in outlined.items()},
-            labels=examination.dataset.classes.get(next(kinds, ""), ()),
+            caption="Outlines: the reference." if kind else "",
+            references=LazyMapping({case.id: partial(_outlined, case) for case in cases}),
+            labels=examination.dataset.classes.get(kind, ()),
             marked=marked,
             classes=classes,
         )
@@ -600,6 +602,11 @@ def _placed_references(case: Case) -> Iterator[tuple[str, Image | BoundingBoxes]
         outlined = kind.words.outlined(case.references[kind.name])
         if outlined is not None:
             yield kind.name, outlined
+
+
+def _outlined(case: Case) -> Image | BoundingBoxes | None:
+    """The first reference that has a place in the image."""
+    return next((reference for _, reference in _placed_references(case)), None)
 
 
 def _first(case: Case) -> Image:

@@ -335,7 +335,7 @@ def as_label_values(pixels: Array, declared: frozenset[int], path: Path) -> Arra
 def _in_type(pixels: Array, dtype: np.dtype[Any], path: Path) -> Array:
     """The numbers in another type; large ones stay on disk, in the file itself where that has them so."""
     if pixels.size * dtype.itemsize < spool.MAPPED_BYTES:
-        return pixels.astype(dtype)
+        return pixels.astype(dtype, copy=False)
     if pixels.dtype == dtype:
         return pixels
     whole = spool.room(pixels.T.shape, dtype, str(path)).T

@@ -27,7 +27,7 @@ def contact_sheet(
     *,
     caption: str = "",
     columns: int = 6,
-    references: Mapping[str, Image | BoundingBoxes] | None = None,
+    references: Mapping[str, Image | BoundingBoxes | None] | None = None,
     labels: Sequence[Label] = (),
     marked: Collection[str] = (),
     classes: Mapping[str, str] | None = None,
@@ -35,7 +35,7 @@ def contact_sheet(
 ) -> Figure:
     """One slice of each image, all at one size, with name and class: that of the most reference, else the middle.
 
-    references: {name: label map or boxes on the image's grid}, drawn as outlines
+    references: {name: label map or boxes on the image's grid}, drawn as outlines; like images, read one by one
     marked:     names that stand out
     classes:    {name: what the case is}, in a second line under it
     through:    (*spatial) mark on the grid of all images; the slice with most of it is shown, in place of the middle
