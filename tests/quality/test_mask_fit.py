@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from hilum.quality import dataset_examination, outlier_limits
+from hilum.quality import axis_words, dataset_examination, outlier_limits
 from hilum.values import Case, Dataset, Geometry, Image, Problem
 
 SIDE, CASES, SPOILT = 26, 12, 5
@@ -177,3 +177,11 @@ def test_an_image_that_is_unlike_the_others_is_named(spoil: Callable[[np.ndarray
     pairs[SPOILT] = spoil(pairs[SPOILT][0]), pairs[SPOILT][1]
     found = [problem for problem in warnings_on(dataset_of(pairs)) if words in problem.what]
     assert [problem.cases for problem in found] == [(f"case {SPOILT}",)]
+
+
+def test_axes_are_named_where_they_have_a_side_and_else_numbered() -> None:
+    assert axis_words.mirror_words(2, oriented=False) == ("top to bottom", "left to right")
+    assert axis_words.mirror_words(3, oriented=True)[0] == "left to right"
+    assert axis_words.mirror_words(3, oriented=False)[2] == "along axis 3"
+    assert axis_words.mirror_words(1, oriented=True) == ("along axis 1",)  # a series has no left and right
+    assert axis_words.direction_words(3, oriented=False)[1] == ("down axis 2", "up axis 2")

@@ -9,6 +9,7 @@ from hilum.lazy import lazy_index
 if TYPE_CHECKING:
     from hilum.quality import (
         accepted_findings,
+        axis_words,
         covariate_checks,
         dataset_examination,
         ibsi,

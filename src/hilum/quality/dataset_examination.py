@@ -39,6 +39,7 @@ from hilum.quality._intensities import Intensities
 from hilum.quality.image_descriptors import ImageLook
 from hilum.quality.known_cases import Measured
 from hilum.quality.leakage import Twin
+from hilum.quality.references import instances
 from hilum.quality.references.masks import MOST_LABELS
 from hilum.quality.shortcut_tests import MOST_PICTURES, SeenPart
 from hilum.runtime import hardware
@@ -267,7 +268,7 @@ def _measured_as_given(case: Case) -> Measured:
         look_of_case = image_descriptors.describe_image(image, valid, channels, marks=answered)
         fitted = mask_fit.mask_name(case)
         if fitted in read_references:
-            is_objects = fitted == mask_fit.OBJECTS
+            is_objects = fitted == instances.KIND
             placement = mask_placement.measure_placement(image, read_references[fitted].value, is_objects=is_objects)
             look_of_case = replace(look_of_case, placement=placement)
         problems = [

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hilum.quality import outlier_limits
+from hilum.quality import axis_words, outlier_limits
 from hilum.quality.image_descriptors import ImageLook
 from hilum.values import CaseFacts, Floats, Problem
 
@@ -24,8 +24,6 @@ LEAST_CORRELATION, MOST_CORRELATION = 0.05, 0.999
 LEAST_LIKENESS = 0.5
 # A plane of the small image whose values differ by less is of one value; so many next to each other are a slab.
 BLANK, FEWEST_BLANK = 1e-3, 2
-MIRRORED = ("left to right", "front to back", "top to bottom")
-PICTURE_MIRRORED = ("top to bottom", "left to right")
 REMEDY = "Look at them; correct or leave out what is wrong, or confirm that such images belong to the data"
 
 
@@ -46,13 +44,12 @@ def unlike_images(facts: Sequence[CaseFacts], looks: Mapping[str, ImageLook]) ->
         if len(alike) >= outlier_limits.FEWEST:
             names = [case.id for case in alike]
             small = np.stack([np.asarray(looks[name].small, dtype=np.float64) for name in names])
-            is_named = alike[0].oriented or len(alike[0].shape) < 3
             yield from _blank_slabs(names, small)
-            yield from _changed(names, small, is_named=is_named)
+            yield from _changed(names, small, oriented=alike[0].oriented)
 
 
-def _changed(names: Sequence[str], small: Floats, *, is_named: bool) -> Iterator[Problem]:
-    changes = _changes(small.ndim - 1, is_named=is_named)
+def _changed(names: Sequence[str], small: Floats, *, oriented: bool) -> Iterator[Problem]:
+    changes = _changes(small.ndim - 1, oriented=oriented)
     likeness, changed = correlations(small, [change.undo for change in changes])
     if np.median(likeness) < LEAST_LIKENESS:
         return
@@ -99,13 +96,11 @@ def _standardise(image: Floats) -> Floats:
     return np.asarray(centred / max(float(np.linalg.norm(centred)), 1e-12))
 
 
-def _changes(axes: int, *, is_named: bool) -> list[_Change]:
+def _changes(axes: int, *, oriented: bool) -> list[_Change]:
     """Reversed along each axis, rolled by half of it, and inverted."""
-    named = PICTURE_MIRRORED if axes == 2 else MIRRORED
     changes = [_Change("inverted in its grey values", np.negative)]
-    for axis in range(axes):
-        along = named[axis] if is_named and axis < len(named) else f"along axis {axis + 1}"
-        changes.append(_Change(f"mirrored {along}", _flip_along(axis)))
+    for axis, how in enumerate(axis_words.mirror_words(axes, oriented=oriented)):
+        changes.append(_Change(f"mirrored {how}", _flip_along(axis)))
         changes.append(_Change(f"rolled by half of axis {axis + 1}", _roll_along(axis)))
     return changes
 

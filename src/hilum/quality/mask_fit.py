@@ -15,9 +15,10 @@ import numpy as np
 
 from hilum import errors
 from hilum.errors import HilumError
-from hilum.quality import mask_placement, outlier_limits
+from hilum.quality import axis_words, mask_placement, outlier_limits
 from hilum.quality.image_descriptors import ImageLook
 from hilum.quality.mask_placement import NEAR, MaskPlacement, Surface, TriedPlace
+from hilum.quality.references import instances, masks
 from hilum.transforms import channel_stack, label_maps
 from hilum.values import Array, Case, Cohort, Floats, Geometry, Image, Problem
 
@@ -33,13 +34,6 @@ LEAST_GAIN = 0.2
 LEAST_LIFT = 0.5
 # Structures of which each pair is compared, and other cases whose masks are tried on a case.
 MOST_PAIRED, MOST_EXCHANGED = 8, 10
-DIRECTIONS = (("to the left", "to the right"), ("further back", "further to the front"), ("further down", "further up"))
-PICTURE_DIRECTIONS = (("further up", "further down"), ("to the left", "to the right"))
-MIRRORED = ("left to right", "front to back", "top to bottom")
-PICTURE_MIRRORED = ("top to bottom", "left to right")
-PLANE, VOLUME = 2, 3
-# The kind of reference whose values number objects.
-OBJECTS = "instances"
 FITS_NOWHERE = "the mask fits the image no better than it would elsewhere, unlike the other cases' masks"
 WRONG_PLACE = "a structure would be learnt, and scored, in the wrong place"
 LOOK_AT = "Look at mask and image together"
@@ -59,8 +53,10 @@ class PlacedCases:
     weights: Mapping[int, Floats]
 
     @classmethod
-    def of_cases(cls, cases: Sequence[Case], placements: Sequence[MaskPlacement]) -> PlacedCases:
+    def of_placements(cls, measured: Sequence[tuple[Case, MaskPlacement]]) -> PlacedCases:
         """Scores of all cases, each by what the others teach; structures that few cases have do not count."""
+        cases = tuple(case for case, _ in measured)
+        placements = tuple(placement for _, placement in measured)
         axes = len(placements[0].unit)
         totals = np.zeros((len(cases), len(mask_placement.tried_placements(axes))))
         structures = np.zeros(len(cases))
@@ -70,7 +66,7 @@ class PlacedCases:
             if len(has_it) < outlier_limits.FEWEST:
                 continue
             surfaces = np.stack([placements[number].surfaces[value] for number in has_it]).astype(np.float64)
-            learnt = leave_one_out_weights(surfaces)
+            learnt = leave_one_out_weights(surfaces, axes)
             weights[value] = np.full((len(cases), surfaces.shape[-1]), np.nan)
             weights[value][has_it] = learnt
             totals[has_it] += np.einsum("cpf,cf->cp", surfaces, learnt)
@@ -78,7 +74,7 @@ class PlacedCases:
         scores = np.full_like(totals, np.nan)
         is_scored = structures > 0
         scores[is_scored] = totals[is_scored] / np.sqrt(structures[is_scored])[:, None]
-        return cls(tuple(cases), tuple(placements), scores, weights)
+        return cls(cases, placements, scores, weights)
 
     def only_scored(self) -> PlacedCases:
         """Without the cases of which no structure could be scored."""
@@ -91,9 +87,14 @@ class PlacedCases:
         )
 
     @property
+    def axes(self) -> int:
+        """Of the images."""
+        return len(self.placements[0].unit)
+
+    @property
     def tried(self) -> list[TriedPlace]:
         """The placements of the scores."""
-        return mask_placement.tried_placements(len(self.placements[0].unit))
+        return mask_placement.tried_placements(self.axes)
 
     def score_on(self, number: int, pixels: Array, labels: Array, tried: Sequence[TriedPlace]) -> Floats:
         """(placements,) scores of label values on intensities, by what was learnt for the case of this number."""
@@ -111,10 +112,8 @@ class PlacedCases:
 
 def unfit_masks(cohort: Cohort, looks: Mapping[str, ImageLook]) -> Iterator[Problem]:
     """Cases whose mask does not fit their image, or whose structures lie to one another as in no other case."""
-    for cases in _placed_cases(cohort, looks):
-        placements = [looks[case.id].placement for case in cases]
-        measured = [placement for placement in placements if placement is not None]
-        placed = PlacedCases.of_cases(cases, measured).only_scored()
+    for placements in _placements_by_axes(cohort, looks):
+        placed = PlacedCases.of_placements(placements).only_scored()
         if len(placed.cases) < outlier_limits.FEWEST:
             continue
         unlike_pairs = _unlike_pairs(placed, cohort)
@@ -140,28 +139,27 @@ def unfit_masks(cohort: Cohort, looks: Mapping[str, ImageLook]) -> Iterator[Prob
 
 def judged_cases(cohort: Cohort, looks: Mapping[str, ImageLook]) -> int:
     """The number of cases whose masks can be judged by the others."""
-    return sum(len(cases) for cases in _placed_cases(cohort, looks))
+    return sum(map(len, _placements_by_axes(cohort, looks)))
 
 
-def _placed_cases(cohort: Cohort, looks: Mapping[str, ImageLook]) -> list[list[Case]]:
-    """Cases whose masks were measured, by the number of axes of their images; too few are left out."""
-    groups: dict[int, list[Case]] = {}
+def _placements_by_axes(cohort: Cohort, looks: Mapping[str, ImageLook]) -> list[list[tuple[Case, MaskPlacement]]]:
+    """The cases whose masks were measured, by the number of axes of their images; too few are left out."""
+    groups: dict[int, list[tuple[Case, MaskPlacement]]] = {}
     for case in cohort.dataset.cases:
         look = looks.get(case.id)
         if look is not None and look.placement is not None:
-            groups.setdefault(len(look.placement.unit), []).append(case)
-    return [cases for cases in groups.values() if len(cases) >= outlier_limits.FEWEST]
+            groups.setdefault(len(look.placement.unit), []).append((case, look.placement))
+    return [measured for measured in groups.values() if len(measured) >= outlier_limits.FEWEST]
 
 
-def leave_one_out_weights(surfaces: Floats) -> Floats:
+def leave_one_out_weights(surfaces: Floats, axes: int) -> Floats:
     """(cases, features) weights by which a mask in its place is told best from one that was moved, without that case.
 
     surfaces: (cases, placements, features), the first placement as it is
     Fisher's discriminant on the differences within each case, so that no case has to look like another.
     """
-    axes_and_mirrors = surfaces.shape[1] - 1
-    moved = slice(1, 1 + _count_of_shifts(axes_and_mirrors))
-    differences = surfaces[:, :1] - surfaces[:, moved]
+    moved = surfaces[:, 1 : 1 + mask_placement.count_shifts(axes)]
+    differences = surfaces[:, :1] - moved
     sums = differences.sum(axis=1)
     products = np.einsum("cpf,cpg->cfg", differences, differences)
     count = (len(surfaces) - 1) * differences.shape[1]
@@ -177,23 +175,16 @@ def leave_one_out_weights(surfaces: Floats) -> Floats:
     return np.asarray(weights / np.maximum(spread, 1e-12)[:, None])
 
 
-def _count_of_shifts(alternatives: int) -> int:
-    """How many of the alternatives of `tried_placements` are moves."""
-    per_axis = 2 * len(mask_placement.SHIFTS)
-    axes = next(axes for axes in (1, PLANE, VOLUME) if per_axis * axes + 2**axes - 1 == alternatives)
-    return per_axis * axes
-
-
 def _shift_gain(placed: PlacedCases) -> Floats:
     """(cases,) by how much a moved mask fits better than the mask as it is; mostly negative."""
-    shifts = 1 + _count_of_shifts(placed.scores.shape[1] - 1)
-    return np.asarray(placed.scores[:, 1:shifts].max(axis=1) - placed.scores[:, 0])
+    moved = placed.scores[:, 1 : 1 + mask_placement.count_shifts(placed.axes)]
+    return np.asarray(moved.max(axis=1) - placed.scores[:, 0])
 
 
 def _mirror_gain(placed: PlacedCases) -> Floats:
     """(cases,) by how much a mirrored mask fits better than the mask as it is; mostly negative."""
-    shifts = 1 + _count_of_shifts(placed.scores.shape[1] - 1)
-    return np.asarray(placed.scores[:, shifts:].max(axis=1) - placed.scores[:, 0])
+    mirrored = placed.scores[:, 1 + mask_placement.count_shifts(placed.axes) :]
+    return np.asarray(mirrored.max(axis=1) - placed.scores[:, 0])
 
 
 def _contrast(placement: MaskPlacement) -> float:
@@ -283,14 +274,14 @@ def _mask_on(case: Case, image: Image) -> tuple[Array, Array]:
     """(*spatial) intensities of an image and labels of a case's mask, which may be another case's; HilumError."""
     name = mask_name(case)
     mask: Image = case.references[name]
-    return mask_placement.canonical_arrays(image, mask.with_pixels(mask.data), is_objects=name == OBJECTS)
+    return mask_placement.canonical_arrays(image, mask.with_pixels(mask.data), is_objects=name == instances.KIND)
 
 
 def mask_name(case: Case) -> str:
     """The name of the reference that is compared with the image: the first mask, or the map of objects; else empty."""
-    masks = [name for name in case.references if name.partition(":")[0] == "mask"]
-    objects = [name for name in case.references if name == OBJECTS]
-    return next(iter([*masks, *objects]), "")
+    of_structures = [name for name in case.references if name.partition(":")[0] == masks.KIND]
+    of_objects = [name for name in case.references if name == instances.KIND]
+    return next(iter([*of_structures, *of_objects]), "")
 
 
 def _fitting_mask(placed: PlacedCases, number: int, others: Sequence[int], image: Image) -> tuple[str, float]:
@@ -335,29 +326,21 @@ def _best_shift(
 def _shift_words(geometry: Geometry, shift: Floats) -> str:
     """A shift in canonical axes as people say it: "3.0 mm further back and 2.0 mm to the left"."""
     grid = geometry.canonical
-    is_named = grid.oriented or grid.is_picture
-    directions = PICTURE_DIRECTIONS if grid.is_picture else DIRECTIONS
+    directions = axis_words.direction_words(grid.ndim, oriented=grid.oriented)
     words = []
     for axis, voxels in enumerate(shift):
         if not voxels:
             continue
         amount = f"{abs(voxels) * grid.steps[axis]:.1f} mm" if grid.physical else errors.count_phrase(
-            int(abs(voxels)), "pixel" if grid.ndim == PLANE else "voxel"
+            int(abs(voxels)), "pixel" if grid.is_picture else "voxel"
         )  # fmt: skip
-        if is_named and axis < len(directions):
-            words.append(f"{amount} {directions[axis][int(voxels > 0)]}")
-        else:
-            sign = "up" if voxels > 0 else "down"
-            words.append(f"{amount} {sign} axis {axis + 1}")
+        words.append(f"{amount} {directions[axis][int(voxels > 0)]}")
     return errors.list_phrase(words) if words else "a little aside"
 
 
 def _mirrored_words(geometry: Geometry, placement: TriedPlace) -> str:
-    grid = geometry.canonical
-    named = PICTURE_MIRRORED if grid.is_picture else MIRRORED
-    is_named = grid.oriented or grid.is_picture
-    axes = [axis for axis, is_mirrored in enumerate(placement.mirrored) if is_mirrored]
-    return errors.list_phrase([named[axis] if is_named else f"along axis {axis + 1}" for axis in axes])
+    words = axis_words.mirror_words(geometry.ndim, oriented=geometry.oriented)
+    return errors.list_phrase([words[axis] for axis, is_mirrored in enumerate(placement.mirrored) if is_mirrored])
 
 
 def _unlike_pairs(placed: PlacedCases, cohort: Cohort) -> dict[str, Problem]:
@@ -370,10 +353,9 @@ def _unlike_pairs(placed: PlacedCases, cohort: Cohort) -> dict[str, Problem]:
     pairs = list(combinations(values, 2))
     if not pairs:
         return {}
-    axes = len(placed.placements[0].unit)
-    limit = outlier_limits.threshold(len(placed.cases), len(pairs) * (axes + 1), PAIR_ALPHA / 2)
+    limit = outlier_limits.threshold(len(placed.cases), len(pairs) * (placed.axes + 1), PAIR_ALPHA / 2)
     found: dict[str, Problem] = {}
-    names = {label.value: label.name for label in cohort.dataset.classes.get("mask", ())}
+    names = {label.value: label.name for label in cohort.dataset.classes.get(masks.KIND, ())}
     for first, second in pairs:
         with_both = [
             number for number, placement in enumerate(placed.placements) if {first, second} <= set(placement.centres)

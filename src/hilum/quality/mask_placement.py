@@ -15,14 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilum.quality import image_descriptors
+from hilum.quality.references.masks import MOST_LABELS
 from hilum.transforms import COLOUR, channel_stack, label_maps, orient
 from hilum.transforms.channel_stack import GREY
 from hilum.values import Array, Floats, Image, slabs
 
 # Of a structure at most so many faces, points inside, and voxels along an axis are looked at.
 MOST_FACES, MOST_POINTS, MOST_VOXELS = 200, 150, 64
-# Of a mask at most so many structures; a map with more values than `MOST_VALUES` numbers objects, which are one.
-MOST_STRUCTURES, MOST_VALUES = 12, 32
+# Of a mask at most so many structures.
+MOST_STRUCTURES = 12
 # A structure with fewer voxels has no surface.
 FEWEST_VOXELS = 8
 # The mask is moved by so many units along each axis: one is a twentieth of its extent, and of thin structures, such as
@@ -85,6 +86,11 @@ def tried_placements(axes: int) -> list[TriedPlace]:
     return placements
 
 
+def count_shifts(axes: int) -> int:
+    """The number of moves among `tried_placements`, which follow the first; the others are mirrored."""
+    return 2 * len(SHIFTS) * axes
+
+
 def measure_placement(image: Image, mask: Image, *, is_objects: bool = False) -> MaskPlacement | None:
     """Measures of a mask on an image with its voxels read; None of a clip, and where no structure has a surface.
 
@@ -121,7 +127,7 @@ def measure_placement(image: Image, mask: Image, *, is_objects: bool = False) ->
 def canonical_arrays(image: Image, mask: Image, *, is_objects: bool = False) -> tuple[Array, Array]:
     """(*spatial) intensities of the first channel, of a colour picture its luma, and labels, in canonical order.
 
-    Labels of a map that numbers objects, or that has more than `MOST_VALUES`, are 0 and 1.
+    Labels of a map that numbers objects, or that has more values than names of structures, are 0 and 1.
     """
     turn = image.geometry.to_canonical
     is_colour = channel_stack.without_alpha(image.channels) == COLOUR
@@ -129,7 +135,7 @@ def canonical_arrays(image: Image, mask: Image, *, is_objects: bool = False) -> 
     pixels: Array = orient.permute_axes(grey.data[:1], *turn)[0]
     structures = image_descriptors.structure_labels(mask)
     labels: Array = orient.permute_axes(structures[None], *turn)[0]
-    if is_objects or len(slabs.label_voxels(labels)) > MOST_VALUES + 1:
+    if is_objects or len(slabs.label_voxels(labels)) > MOST_LABELS + 1:
         labels = (labels != 0).astype(np.uint8)
     return pixels, labels
 
