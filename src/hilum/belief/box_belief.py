@@ -79,7 +79,8 @@ class BoxBelief(Belief):
         if self.certainty.risk is None or self.certainty.covering is not None:
             return {}
         scores_now = _calibrate_rows(rows, self.certainty.calibrator)
-        pairs, missed = list(zip(scores_now, rows.truth, strict=True)), dict[str, tuple[Floats, np.ndarray]]()
+        pairs = list(zip(scores_now, rows.truth, strict=True))
+        missed = dict[str, tuple[Floats, np.ndarray]]()
         for name in self.classes:
             best = [best_box_scores(found.of_class(name), truth.of_class(name), self.overlap) for found, truth in pairs]
             missed[name] = covering_results.missed_shares(best, rows.patients.tolist())
@@ -127,12 +128,17 @@ def calibrated_boxes(boxes: BoundingBoxes, calibrator: Calibrator, steps: Sequen
 
 def unseen_boxes(rows: UnseenCases, classes: Sequence[str], overlap: float) -> UnseenOutputs:
     """The scores of boxes as the network gave them, their sizes, and which of them are right."""
-    patients, references = rows.patients, rows.truth
-    scores, right, sizes = list[Floats](), list[Floats](), list[Floats]()
+    patients = rows.patients
+    references = rows.truth
+    scores = list[Floats]()
+    right = list[Floats]()
+    sizes = list[Floats]()
     owners = list[np.ndarray]()
-    plain, steps = _calibrate_rows(rows, Calibrator()), [step for _, step in rows.outputs]
+    plain = _calibrate_rows(rows, Calibrator())
+    steps = [step for _, step in rows.outputs]
     for kind, name in enumerate(classes):
-        of_class, truth = [one.of_class(name) for one in plain], [one.of_class(name) for one in references]
+        of_class = [one.of_class(name) for one in plain]
+        truth = [one.of_class(name) for one in references]
         matches = Matches.at(overlap, of_class, truth)
         is_right = np.full((len(matches.right), len(classes)), np.nan)
         is_right[:, kind] = matches.right
@@ -142,7 +148,8 @@ def unseen_boxes(rows: UnseenCases, classes: Sequence[str], overlap: float) -> U
         right.append(is_right)
         owners.append(patients[matches.image])
     logs = np.repeat(certainties.log_odds(np.concatenate(scores))[:, None], len(classes), axis=1)
-    of_whom, log_sizes = np.concatenate(owners), np.log(np.concatenate(sizes))
+    of_whom = np.concatenate(owners)
+    log_sizes = np.log(np.concatenate(sizes))
     spread = certainties.spread_of_many_answers(of_whom)
     return UnseenOutputs(logs, np.concatenate(right), of_whom, tuple(classes), "labels", spread=spread, sizes=log_sizes)
 
@@ -152,9 +159,11 @@ def calling_score(
 ) -> Decision:
     """The score from which on boxes are called: that of the highest F1 over all classes together."""
     scores: list[Floats] = [np.zeros(0)]
-    right, total = [np.zeros(0, bool)], 0
+    right = [np.zeros(0, bool)]
+    total = 0
     for name in names:
-        of_class, truth = [one.of_class(name) for one in predicted], [one.of_class(name) for one in references]
+        of_class = [one.of_class(name) for one in predicted]
+        truth = [one.of_class(name) for one in references]
         matches = Matches.at(overlap, of_class, truth)
         scores.append(matches.scores)
         right.append(matches.right)

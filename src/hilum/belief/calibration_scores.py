@@ -75,7 +75,8 @@ def calibration_rows(
     """
     sides = {"": probabilities} if uncalibrated is None else {"": probabilities, BEFORE: uncalibrated}
     for side, table in sides.items():
-        logs, (chance, happened) = np.log(table.clip(LEAST_CHANCE)), chance_and_truth(table, reference)
+        logs = np.log(table.clip(LEAST_CHANCE))
+        chance, happened = chance_and_truth(table, reference)
         yield Row(
             f"log_loss{side}", label, intervals.bootstrap(_losses(table, reference), patients, seed=seed, exact=False)
         )
@@ -110,7 +111,8 @@ def _rows_by_bins(
     )
     # The Brier score of two classes is that of the second, of several the sum over them.
     if probabilities.shape[1] > 2:
-        chance, happened = probabilities, true
+        chance = probabilities
+        happened = true
     for metric, part in zip(
         _BRIER_PARTS, calibration.brier_estimates(chance, happened, patients, seed=seed), strict=True
     ):
@@ -218,10 +220,12 @@ class DoubtedAnswers(NamedTuple):
             columns = {"total": pd.Series(np.asarray(uncertainty.entropy([chance, 1 - chance]), float), table.index)}
         if {"predicted", "reference"} <= set(table):
             loss = (table["predicted"] != table["reference"]).where(table["reference"].notna()).astype(float)
-            rows, patients = pd.DataFrame({**columns, "loss": loss}), table["patient"]
+            rows = pd.DataFrame({**columns, "loss": loss})
+            patients = table["patient"]
         elif "dice" in table and columns:
             cases = table.assign(loss=1 - table["dice"]).groupby("case", sort=False)
-            rows, patients = cases[[*columns, "loss"]].mean(), cases["patient"].first()
+            rows = cases[[*columns, "loss"]].mean()
+            patients = cases["patient"].first()
         else:
             return cls({}, np.empty(0), np.empty(0))
         is_known = rows.notna().all(axis=1).to_numpy()

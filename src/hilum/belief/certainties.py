@@ -41,8 +41,10 @@ BOUNDLESS = {
 HOLD_TOGETHER = ("conformal", "covering")
 # Of the calibration of boxes and objects, which have a size.
 METHODS_OF_MANY = (AUTO, *METHODS, SIZE)
-PRESENT, ABSENT = "present", "absent"
-BY_CLASS, BY_PRESENCE = "class", "presence"
+PRESENT = "present"
+ABSENT = "absent"
+BY_CLASS = "class"
+BY_PRESENCE = "presence"
 # Of each structure, what a covering mask may miss where nobody asks for another share.
 USUAL_RISK = 0.1
 

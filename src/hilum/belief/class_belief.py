@@ -90,8 +90,10 @@ class ClassBelief(Belief):
             prediction = self.calls.grouped.state_thresholds(prediction, covariates)
         if self.certainty.covariate is None:
             return prediction
-        name, probabilities = str(self.certainty.covariate), certainties.stated_probabilities(prediction)
-        group, notes = covariates.get(name), prediction.notes
+        name = str(self.certainty.covariate)
+        probabilities = certainties.stated_probabilities(prediction)
+        group = covariates.get(name)
+        notes = prediction.notes
         sets = class_set(self.certainty, [probabilities[one] for one in self.names], self.names, group)
         if self.certainty.limit_of(group) is None:
             notes = (*notes, f"{name} is unknown, or none of the calibrating cases had it: the widest set is stated")
@@ -129,7 +131,8 @@ class ClassBelief(Belief):
 
     def sets_of_folds(self, rows: UnseenCases) -> dict[str, Decision]:
         """The scores of folds; none where sets hold by a covariate. A class without any case is in every set."""
-        guarantee, truth = self.certainty.conformal, rows.truth
+        guarantee = self.certainty.conformal
+        truth = rows.truth
         if guarantee is None or self.certainty.covariate is not None:
             return {}
         scores = conformal.class_scores(rows.outputs, cast("Method", guarantee.method))[np.arange(len(truth)), truth]
@@ -144,11 +147,13 @@ def find_class_sets(
     certainty: Certainty, names: Sequence[str], likely: Floats, rows: UnseenCases, *, ordered: bool, exact: bool
 ) -> dict[str, Decision]:
     """Thresholds of sets of classes by calibrated probabilities, (cases, classes), and the truth of rows."""
-    truth, owners = rows.truth, rows.patients
+    truth = rows.truth
+    owners = rows.patients
     usual = "contiguous" if ordered else "lac"
     method = usual if certainty.conformal_method == AUTO else certainty.conformal_method
     counts = [len(np.unique(owners[truth == place])) for place in range(len(names))]
-    by, needed = certainty.conformal_by, conformal.fewest_for_group(certainty.coverage)
+    by = certainty.conformal_by
+    needed = conformal.fewest_for_group(certainty.coverage)
     if by == AUTO:
         by = BY_CLASS if min(counts) >= needed else EVERYONE
     scores = conformal.class_scores(likely, cast("Method", method))[np.arange(len(truth)), truth]
@@ -165,7 +170,8 @@ def find_class_sets(
     }
     absent = {name: (math.inf, 0) for name, count in zip(names, counts, strict=True) if not count}
     if absent and by not in (BY_CLASS, EVERYONE):  # no value of the covariate says anything of such a class
-        limits, absent = {name: (math.inf, people) for name, (_, people) in limits.items()}, {}
+        limits = {name: (math.inf, people) for name, (_, people) in limits.items()}
+        absent = {}
     decisions = prediction_sets.threshold_decision(
         certainty.coverage, method, by, {**limits, **absent}, [owners[is_known]], exact=exact
     )

@@ -30,7 +30,8 @@ OF_MASKS = (
 )
 OF_ANSWERS = (" from these scores on miss at most {} % of those of a case", "no score is known to do so for")
 # Columns of cases, and their metrics: the share that is missed, and what finds nothing.
-MISSED, FALSE = "covering_missed", "covering_false"
+MISSED = "covering_missed"
+FALSE = "covering_false"
 # The map of a prediction that holds covering masks or objects, and all maps that answers add.
 COVERING_MAP = "covering"
 ADDED_MAPS = (COVERING_MAP,)
@@ -101,7 +102,8 @@ def fewest_for_risk(settings: StatedSettings, preregistered: Collection[str]) ->
     settings:   of a task, or of a part of one
     preregistered: those of them that a person chose
     """
-    risk, delta = settings.get("risk"), settings.get("risk_delta")
+    risk = settings.get("risk")
+    delta = settings.get("risk_delta")
     if risk is None or settings.get("covering") is not None or not {"risk", "risk_delta"} & set(preregistered):
         return 0
     return CONTROLLING * conformal.fewest_for_control(risk, delta)
@@ -115,9 +117,11 @@ def covering_thresholds(
     missed:  {structure: ((cases, limits) share of it that is less probable than each of `COVERS_FROM`, patients)}
     answers: what has scores, as boxes have; empty for masks
     """
-    risk, delta = certainty.risk, certainty.risk_delta
+    risk = certainty.risk
+    delta = certainty.risk_delta
     assert risk is not None  # noqa: S101 - nobody asks for masks without it
-    limits, counts = dict[str, float](), dict[str, int]()
+    limits = dict[str, float]()
+    counts = dict[str, int]()
     for name, (losses, people) in missed.items():
         counts[name] = len(np.unique(people))
         index = -1
@@ -156,7 +160,8 @@ def covering_rows(table: Table, classes: Sequence[str], unit: str, *, seed: Seed
             rows = table if label == "all" else table[table["label"] == label]
             if metric == FALSE:  # a case has those of all its classes
                 rows = rows[["case", "patient", FALSE]].groupby(["case", "patient"]).sum(min_count=1).reset_index()
-            values, patients = rows[metric].to_numpy(float), rows["patient"].to_numpy(str)
+            values = rows[metric].to_numpy(float)
+            patients = rows["patient"].to_numpy(str)
             cases = rows["case"][np.isfinite(values)].nunique()
             yield Row(
                 metric, label, replace(intervals.bootstrap(values, patients, seed=seed, unit=counted_in), n=cases)

@@ -60,7 +60,8 @@ class VoxelCodes:
             second = np.maximum(second, np.minimum(first, code))
             first = np.maximum(first, code)
         pair = np.stack([first, second][: self.kept])
-        steps, numbers = pair >> 8, pair & 255
+        steps = pair >> 8
+        numbers = pair & 255
         if self.channels <= FEW_CHANNELS:
             return (steps << 4 | numbers).astype(np.uint16)
         return np.concatenate([steps, numbers[:1] << 8 | numbers[1:]]).astype(np.uint16)
@@ -97,10 +98,13 @@ class DiceDecoder:
         count = len(writes)
         self.codes = VoxelCodes(count, exclusive)
         self._writes = np.array(writes, dtype=np.min_scalar_type(max(writes)))
-        self._structures, self._exclusive = structures, exclusive
+        self._structures = structures
+        self._exclusive = exclusive
         # Nearly all voxels are surely the first channel's, or no region's: they are counted together.
         self._sure = np.array([[STEPS * exclusive], *[[0]] * (count - 1)], dtype=np.uint16)
-        self._histogram, self._sizes, self._largest = np.zeros((count, STEPS + 1)), np.zeros(count), np.zeros(count)
+        self._histogram = np.zeros((count, STEPS + 1))
+        self._sizes = np.zeros(count)
+        self._largest = np.zeros(count)
         # Probabilities and voxels that no other mask can hold, those of others that none does, and those of masks.
         self._clear, self._among = np.zeros((2, 2, count))
         self._marked = np.zeros((2, count if exclusive else len(structures)))

@@ -27,7 +27,8 @@ from hilum.values import Array, Confidence, Decision, Floats, Map, Prediction, R
 Numbers = NDArray[np.integer]
 OBJECT = "object"
 # Columns of cases and of predictions, in the order of the objects: a score each; of cases also whether it is right.
-SCORES, RIGHT = "scores", "right"
+SCORES = "scores"
+RIGHT = "right"
 
 
 class CaseObjects(NamedTuple):
@@ -123,11 +124,14 @@ class ObjectBelief(Belief):
         """The score of the highest F1 of each class, of one with too few objects none."""
         scores = certainties.chances_from_log_odds(unseen.apply_calibrator(certainty.calibrator))
         true = np.concatenate([instances.coded_classes(one, len(self.classes)) for one in rows.truth])
-        levels, words = dict[str, float](), list[str]()
+        levels = dict[str, float]()
+        words = list[str]()
         for kind, name in enumerate(self.classes):
-            own, total = np.isfinite(unseen.truth[:, kind]), int((true == kind).sum())
+            own = np.isfinite(unseen.truth[:, kind])
+            total = int((true == kind).sum())
             right = unseen.truth[own, kind]
-            levels[name], f1 = 0.0, 0.0
+            levels[name] = 0.0
+            f1 = 0.0
             if total >= FEWEST_OBJECTS and right.any():
                 levels[name], f1 = operating_points.best_f1_level(scores[own, kind], right, total)
             words.append(f"{name} {f1:.3f} of {total}" if f1 else f"{name} all, {total} are too few or none was found")
@@ -142,14 +146,17 @@ class ObjectBelief(Belief):
         """Thresholds of sets of classes by matched objects; a patient counts once, however many objects it has."""
         if len(self.classes) == 1 or self.certainty.conformal is not None or not len(rows):
             return {}
-        chances, truth, counts = list[Floats](), list[NDArray[np.integer]](), list[int]()
+        chances = list[Floats]()
+        truth = list[NDArray[np.integer]]()
+        counts = list[int]()
         for one, reference in zip(rows.outputs, rows.truth, strict=True):
             objects = one.objects()
             predicted, true = hit_pairs(instances.instance_overlap(objects.numbers, reference))
             chances.append(objects.chances[predicted])
             truth.append(instances.coded_classes(reference, len(self.classes))[true])
             counts.append(len(true))
-        likely, owners = np.concatenate(chances), np.repeat(rows.patients, counts)
+        likely = np.concatenate(chances)
+        owners = np.repeat(rows.patients, counts)
         matched = UnseenCases(likely, np.concatenate(truth), owners)
         return class_belief.find_class_sets(self.certainty, self.classes, likely, matched, ordered=False, exact=exact)
 
@@ -210,7 +217,8 @@ def _odds_by_class(scores: Floats, classes: Sequence[str]) -> Floats:
 
 def objects_of_prediction(prediction: Prediction, voxel: float) -> CaseObjects:
     """The objects of a prediction, as it was decoded; voxel: as in `object_sizes`."""
-    numbers, confidence = np.asarray(prediction.data), prediction.confidence
+    numbers = np.asarray(prediction.data)
+    confidence = prediction.confidence
     scores = np.array([*(confidence.uncalibrated or confidence.scores).values()], dtype=np.float64)
     chances = np.ones((len(scores), 1)) if prediction.objects is None else prediction.objects.probabilities
     return CaseObjects(numbers, scores, object_sizes(numbers, voxel), chances)
@@ -248,7 +256,8 @@ def are_right(overlap: InstanceOverlap) -> np.ndarray:
 def best_object_scores(numbers: Numbers, scores: Floats, reference: Array) -> Floats:
     """(references,) the highest score of an object that overlaps each so much, -1 where none does."""
     overlap = instances.instance_overlap(numbers, reference)
-    best, (predicted, true) = np.full(len(overlap.reference), -1.0), hit_pairs(overlap)
+    best = np.full(len(overlap.reference), -1.0)
+    predicted, true = hit_pairs(overlap)
     np.maximum.at(best, true, scores[predicted])
     return best
 
@@ -313,9 +322,11 @@ def object_calibration_rows(table: Table, *, label: str = "all", seed: Seed) -> 
         np.array(structured_text.parse_json(cell), dtype=float) if isinstance(cell, str) else now for cell, now in cells
     ]
     owners = np.repeat(rows["patient"].to_numpy(str), [len(one) for one in scores])
-    all_scores, images = np.concatenate(scores), sum(len(one) > 0 for one in scores)
+    all_scores = np.concatenate(scores)
+    images = sum(len(one) > 0 for one in scores)
     note = f"; {errors.count_phrase(len(all_scores), OBJECT)}"
-    truth, former = np.concatenate(right), np.concatenate(before)
+    truth = np.concatenate(right)
+    former = np.concatenate(before)
     yield from calibration_scores.calibration_rows_of_many(
         label, all_scores, truth, owners, before=former, cases=images, note=note, seed=seed
     )

@@ -39,7 +39,8 @@ YOUDEN = "doi:10.1002/1097-0142(1950)3:1<32::AID-CNCR2820030106>3.0.CO;2-3"
 
 def _unkept_rule(decisions: Mapping[str, Decision]) -> Sequence[str]:
     """Sentences on a rule that a person chose, where unseen cases were too few to find its threshold, or none."""
-    rule, chosen = decisions.get("operating_point"), decisions.get("thresholds")
+    rule = decisions.get("operating_point")
+    chosen = decisions.get("thresholds")
     if rule is None or chosen is None or rule.because != BY_HAND:
         return []
     why = chosen.because if chosen.value is not None else NOBODY_LEFT
@@ -128,7 +129,8 @@ def choose_threshold(
         wrong, right, thresholds = weighted_curve(probabilities, positive, patients)
         return threshold_between(thresholds, int(np.argmax((right - wrong).round(DIGITS))))
     truth = np.asarray(positive) > 0
-    side, weights = truth == point.upwards, np.ones(len(truth))
+    side = truth == point.upwards
+    weights = np.ones(len(truth))
     weights[side], people = conformal.patient_shares(
         int(side.sum()), None if patients is None else np.asarray(patients)[side]
     )
@@ -187,7 +189,8 @@ def chosen_thresholds(
     cases:   {label: (cases,) probabilities, whether each case is positive, and patients, who weigh alike}
     instead: what holds for a label without a threshold, in words
     """
-    levels, reasons = dict[str, float](), []
+    levels = dict[str, float]()
+    reasons = []
     for name, (probabilities, positive, patients) in cases.items():
         numbers = f"{errors.count_phrase(int(positive.sum()), 'unseen case')} of {name}"
         numbers += f" and {errors.count_phrase(int((~positive).sum()), 'other')}"
@@ -245,7 +248,8 @@ def check_thresholds(where: str, numbers: Mapping[str, float], names: Sequence[s
 #
 # A copy of this part travels with a packaged model, and needs NumPy only there.
 
-OPPORTUNITY, ODDS = "equal_opportunity", "equalised_odds"
+OPPORTUNITY = "equal_opportunity"
+ODDS = "equalised_odds"
 CRITERIA: Mapping[str, str] = {
     OPPORTUNITY: "the sensitivity of the common threshold, as nearly as the group's cases allow",
     ODDS: "sensitivity and specificity of the common threshold, the one that is missed by more as nearly as can be",
@@ -335,7 +339,8 @@ class Calls:
 
         probabilities: {class or label: (cases,) probabilities, and whether each case is positive, NaN if not known}
         """
-        decisions, levels = dict[str, Decision](), self.levels
+        decisions = dict[str, Decision]()
+        levels = self.levels
         if levels is None:
             is_known = {name: np.isfinite(truth) for name, (_, truth) in probabilities.items()}
             chosen = {
@@ -362,14 +367,16 @@ def find_group_thresholds(
         return {}
     of_case = np.array([grouped.group_in(covariates) for covariates in rows.covariates], dtype=object)
     patients = rows.patients
-    levels, reasons = dict[str, dict[str, float]](), []
+    levels = dict[str, dict[str, float]]()
+    reasons = []
     for name, (chances, truth) in probabilities.items():
         if name not in common:
             reasons.append(f"the cases of {name} are too few for a common threshold")
             continue
         is_known = np.isfinite(truth)
         shares, _ = conformal.patient_shares(int(is_known.sum()), patients[is_known])
-        called, sick = chances[is_known] >= common[name], truth[is_known] > 0
+        called = chances[is_known] >= common[name]
+        sick = truth[is_known] > 0
         hits, wrong = (float(shares[own] @ called[own] / max(shares[own].sum(), LEAST)) for own in (sick, ~sick))
         for group in sorted(set(of_case[is_known].tolist()) - {UNKNOWN}):
             here = is_known & (of_case == group)

@@ -16,7 +16,9 @@ from hilum.evaluation.conformal import FEWEST_OF_GROUP, Conformal
 from hilum.files.storage import structured_text
 from hilum.values import Decision, Floats, Row
 
-ANGELOPOULOS, CRC, LTT = "arXiv:2107.07511", "arXiv:2208.02814", "arXiv:2110.01052"
+ANGELOPOULOS = "arXiv:2107.07511"
+CRC = "arXiv:2208.02814"
+LTT = "arXiv:2110.01052"
 ROMANO = "arXiv:2006.02544"
 EXACT = ": these cases trained nothing and decided nothing else"
 APPROXIMATE = ": approximate, no guarantee, for these cases decided other things too"
@@ -33,7 +35,9 @@ SET_METRICS = tuple(
 )
 CONFORMAL = "task.conformal"
 # Columns of cases: a set as JSON, and the ends of an interval.
-SET, LOW, HIGH = "set", "low", "high"
+SET = "set"
+LOW = "low"
+HIGH = "high"
 # Scores of cases, the fold that gave each, and patients.
 Scored = tuple[Floats, np.ndarray, np.ndarray]
 
@@ -154,7 +158,8 @@ def set_rows(label: str, table: Table, *, seed: Seed, sides: Sequence[str] = ())
     rows = table[table[SET].notna() & (table[SET] != "")]
     if not len(rows):
         return
-    sets, patients = [structured_text.parse_json(one) for one in rows[SET]], rows["patient"].to_numpy(str)
+    sets = [structured_text.parse_json(one) for one in rows[SET]]
+    patients = rows["patient"].to_numpy(str)
     covered = np.array([true in one for true, one in zip(rows["reference"], sets, strict=True)])
     yield Row("coverage", label, intervals.proportion(covered, patients, seed=seed))
     for side in sides:

@@ -95,11 +95,13 @@ class TimeBelief(Belief):
         """The threshold of a lower bound of the observed time, and so of the event's."""
         if self.certainty.conformal is not None:
             return {}
-        kind, latest = self.bound.kind, self.bound.latest
+        kind = self.bound.kind
+        latest = self.bound.latest
         times, happened = np.array(rows.truth, dtype=np.float64).T
         is_kept = np.ones(len(times), dtype=bool)
         if kind == "event":
-            is_kept, times = self._is_observed(times, happened > 0), np.minimum(times, latest)
+            is_kept = self._is_observed(times, happened > 0)
+            times = np.minimum(times, latest)
         scores = conformal.time_scores(rows.outputs[is_kept, 1], times[is_kept]), rows.patients[is_kept]
         decisions = prediction_sets.find_conformal_thresholds(
             self.certainty, BOUNDS[kind], EVERYONE, {EVERYONE: scores}, exact=exact

@@ -55,7 +55,9 @@ class ValueBelief(Belief):
     def _target_errors(self, rows: UnseenCases, factors: Floats) -> Iterator[tuple[str, Floats, NDArray[np.bool_]]]:
         """Each target, how far off it is in the cases in which it is known, and which these are."""
         for index, name in enumerate(self.targets):
-            first, second, true = rows.outputs[:, 0, index], rows.outputs[:, 1, index], rows.truth[:, index]
+            first = rows.outputs[:, 0, index]
+            second = rows.outputs[:, 1, index]
+            true = rows.truth[:, index]
             if self.method == BY_QUANTILES:
                 scores = conformal.quantile_scores(first, second, true)
             else:

@@ -28,7 +28,8 @@ MOST_LOST = 0.001
 # Fewer patients say too little about a rule.
 FEWEST_PATIENTS = 5
 # One-sided bound of the gain, over draws of the patients with replacement.
-SURE, DRAWS = 0.95, 2000
+SURE = 0.95
+DRAWS = 2000
 # Of fewer cases only a temperature is fitted.
 FEWEST_CASES = 5
 # Numbers (voxels times channels) of all cases that are fitted to: what varies between cases outweighs more of them.
@@ -105,11 +106,14 @@ class VoxelBelief(Belief):
 
     def sets_of_folds(self, rows: UnseenCases) -> dict[str, Decision]:
         """The scores of folds for volumes; nothing where they would take much memory, or where no thresholds are."""
-        guarantee, networks = self.certainty.conformal, int(rows.folds.max()) + 1
+        guarantee = self.certainty.conformal
+        networks = int(rows.folds.max()) + 1
         if guarantee is None or networks * len(self.probable.names) > MOST_CHANNELS:
             return {}
         off, is_known, complete = self._volumes_off(rows, self.probable.plain)
-        folds, patients, every = rows.folds[complete], rows.patients[complete], set(rows.folds.tolist())
+        folds = rows.folds[complete]
+        patients = rows.patients[complete]
+        every = set(rows.folds.tolist())
         if not complete or any(set(folds[there].tolist()) != every for there in is_known.T):
             return {}
         columns = zip(self.names, off.T, is_known.T, strict=True)
@@ -150,7 +154,10 @@ class VoxelBelief(Belief):
 
     def _unseen(self, rows: UnseenCases) -> UnseenVoxels:
         """The sampled voxels of all cases, of those without a sample none, and the Dice of their label maps."""
-        voxels, dice, untidied, tidies = list[SampledVoxels](), [], [], False
+        voxels = list[SampledVoxels]()
+        dice = []
+        untidied = []
+        tidies = False
         for prediction, truth, patient in zip(rows.outputs, rows.truth, rows.patients.tolist(), strict=True):
             reference_map = truth()
             sampled = self.sampled_voxels(prediction, reference_map, patient)
@@ -170,10 +177,13 @@ class VoxelBelief(Belief):
 
         Both are (cases, structures), of the cases of which every voxel is known.
         """
-        off, is_known, complete = list[Floats](), list[list[bool]](), list[int]()
+        off = list[Floats]()
+        is_known = list[list[bool]]()
+        complete = list[int]()
         for index, (prediction, truth) in enumerate(zip(rows.outputs, rows.truth, strict=True)):
             reference_map = truth()
-            stated_sizes, patient = None, str(rows.patients[index])
+            stated_sizes = None
+            patient = str(rows.patients[index])
             if reference_map.voxels is None:  # known everywhere
                 stated_sizes = self.sizes(prediction, reference_map, patient, probable, tidied)
             if stated_sizes is not None:
@@ -249,12 +259,14 @@ class SampledVoxels:
         if prediction.untuned is None or prediction.data is None:
             return None
         sample = VoxelSample.from_record(prediction.untuned)
-        reference_labels, mask_known = reference.values, reference.voxels
+        reference_labels = reference.values
+        mask_known = reference.voxels
         structure_known = [reference.knows(place) for place in range(len(structures))]
         is_known = np.ones(len(sample.weights), bool) if mask_known is None else sample.at(mask_known)
         if not (is_known.any() and any(structure_known)):
             return None
-        values, labels = sample.at(reference_labels)[is_known], sample.at(np.asarray(prediction.data))[is_known]
+        values = sample.at(reference_labels)[is_known]
+        labels = sample.at(np.asarray(prediction.data))[is_known]
         true, marked = (np.stack([np.isin(one, own) for own in structures], axis=1) for one in (values, labels))
         numbers = (true * np.arange(1, true.shape[1] + 1)).sum(axis=1) if exclusive else true
         labels_known = reference_labels if mask_known is None else np.where(mask_known, reference_labels, 0)
@@ -415,9 +427,11 @@ class UnseenVoxels:
         """{structure: power that makes the Dice of calibrated probabilities the true one, on average of patients}."""
         probable = replace(self.probable, calibrator=calibrator)
         soft = np.array([expected_soft_dice(one, one.probabilities(probable)) for one in self.cases])
-        powers, words = dict[str, float](), []
+        powers = dict[str, float]()
+        words = []
         for name, expected, dice in zip(self.names, soft.T, self.dice.T, strict=True):
-            is_finite, power = np.isfinite(expected) & np.isfinite(dice), 1.0
+            is_finite = np.isfinite(expected) & np.isfinite(dice)
+            power = 1.0
             means = [self._mean(np.where(is_finite, each, np.nan), 1.0) for each in (dice, expected)]
             if min(means) > 0 and max(means) < 1:
                 power = float(np.clip(np.log(means[0]) / np.log(means[1]), LEAST_POWER, MOST_POWER))
@@ -441,7 +455,8 @@ class UnseenVoxels:
 
     @cached_property
     def _unseen(self) -> UnseenOutputs:
-        names, exclusive = self.probable.names, self.probable.exclusive
+        names = self.probable.names
+        exclusive = self.probable.exclusive
         per_case = max(1000, MOST_NUMBERS // max(1, len(self.cases) * len(names)))
         random = np.random.default_rng(0)
         chosen = [random.permutation(len(one.weights))[:per_case] for one in self.cases]
@@ -558,6 +573,7 @@ def covering_mask_columns(
 def is_surely_positive(gains: np.ndarray, patients: Sequence[str]) -> bool:
     """Whether the mean over (cases,) lies above 0 in 95 % of the draws of patients, each with all its cases."""
     people, owner = np.unique(patients, return_inverse=True)
-    sums, counts = np.bincount(owner, gains), np.bincount(owner)
+    sums = np.bincount(owner, gains)
+    counts = np.bincount(owner)
     draws = np.random.default_rng(0).integers(len(people), size=(DRAWS, len(people)))
     return bool(np.quantile(sums[draws].sum(axis=1) / counts[draws].sum(axis=1), 1 - SURE) > 0)

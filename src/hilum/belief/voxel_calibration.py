@@ -154,7 +154,8 @@ class SoftDice:
     """
 
     def __init__(self, structures: Sequence[Sequence[int]], probable: VoxelCalibration) -> None:
-        self._structures, self._probable = structures, probable
+        self._structures = structures
+        self._probable = probable
         self._names = probable.names[-len(structures) :]
         self._sums = np.zeros((3, len(structures)))
 
@@ -229,8 +230,12 @@ class VoxelStream:
         samples: bool,
         codes: Any = None,
     ) -> None:
-        self._geometry, self._probable, self._certainty, self._powers = geometry, probable, certainty, powers
-        self._codes, self._regions = codes, list[Region]()
+        self._geometry = geometry
+        self._probable = probable
+        self._certainty = certainty
+        self._powers = powers
+        self._codes = codes
+        self._regions = list[Region]()
         self._decoder = DiceDecoder(probable.writes, structures, exclusive=probable.exclusive)
         most = SAMPLED if certainty.calibration is None else SCORED
         self._sampler = VoxelSampler(geometry, most) if samples else None
@@ -316,7 +321,8 @@ def check_voxel_calibration(
 
 
 # Voxels of an image, half of them near edges between labels: to calibrate, and afterwards to be scored.
-SAMPLED, SCORED = 50_000, 10_000
+SAMPLED = 50_000
+SCORED = 10_000
 # mm (voxels where their size is not known), along each axis, from an edge.
 NEAR = 5.0
 # Voxels that are looked at together: what they take beside outputs is 30 bytes each.
@@ -358,10 +364,12 @@ class VoxelSampler:
     """
 
     def __init__(self, geometry: Geometry, most: int = SAMPLED) -> None:
-        self._geometry, self._most = geometry, most // 2
+        self._geometry = geometry
+        self._most = most // 2
         self._seed = zlib.crc32(repr(geometry.shape).encode() + geometry.affine.tobytes())
         self._share = min(1.0, self._most / math.prod(geometry.shape))
-        self._near, self._limit = 0, 2**32
+        self._near = 0
+        self._limit = 2**32
         self._ends: list[list[tuple[int, int]]] = []
         self._kept: list[_Sample] = []
         self._others: list[_Sample] = []
@@ -417,7 +425,9 @@ class VoxelSampler:
             keys, places, outputs = (np.concatenate(each) for each in zip(*self._kept, strict=True))
             if len(keys) > self._most:
                 least = np.argpartition(keys, self._most - 1)[: self._most]
-                keys, places, outputs = keys[least], places[least], outputs[least]
+                keys = keys[least]
+                places = places[least]
+                outputs = outputs[least]
                 self._limit = int(keys.max())
             self._kept = [(keys, places, outputs)]
 
@@ -432,7 +442,8 @@ def is_near_edge(labels: Array, geometry: Geometry) -> NDArray[np.bool_]:
     """(*spatial) where the label changes within `NEAR` along every axis, in a label map or a part of it."""
     edges = np.zeros(labels.shape, dtype=np.uint8)
     for axis in range(labels.ndim):
-        along, marked = np.moveaxis(labels, axis, 0), np.moveaxis(edges, axis, 0)
+        along = np.moveaxis(labels, axis, 0)
+        marked = np.moveaxis(edges, axis, 0)
         changes = along[1:] != along[:-1]
         marked[1:] |= changes
         marked[:-1] |= changes

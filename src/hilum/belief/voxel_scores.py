@@ -23,7 +23,10 @@ from hilum.values import Array, Estimate, Floats, Prediction, Row
 from hilum.values.table_cells import PlainCell
 from hilum.values.voxel_images import ReferenceMap
 
-EXPECTED, GAPS, ECE, VOLUME = "expected_dice", "near_gaps", "ece_near", "summed_volume_error"
+EXPECTED = "expected_dice"
+GAPS = "near_gaps"
+ECE = "ece_near"
+VOLUME = "summed_volume_error"
 CORRELATIONS: Mapping[str, Callable[..., Floats]] = {"pearson": regression.pearson, "spearman": regression.spearman}
 _ERRORS = (
     Metric(ECE, "ECE near edges", "less", is_of_belief=True),
@@ -115,7 +118,8 @@ def voxel_rows(table: Table, *, seed: Seed) -> list[Row]:
 
 
 def _correlation(name: str, table: Table, seed: Seed) -> Estimate:
-    expected, dice = table[EXPECTED].to_numpy(float), table["dice"].to_numpy(float)
+    expected = table[EXPECTED].to_numpy(float)
+    dice = table["dice"].to_numpy(float)
 
     def statistic(weights: Floats) -> Floats:
         """The correlation, for each weighting."""
@@ -134,7 +138,8 @@ def _near_rows(labels: Mapping[str, Table], column: str, metric: str, seed: Seed
     gaps_of_label = {label: _gaps_of(own, column) for label, own in of_labels.items()}
     values = {label: float(np.abs(gaps.values).sum()) for label, gaps in gaps_of_label.items()}
     most = max(len(own) for own in of_labels.values())
-    mean, joined = float(np.mean([*values.values()])), Gaps.join([*gaps_of_label.values()])
+    mean = float(np.mean([*values.values()]))
+    joined = Gaps.join([*gaps_of_label.values()])
     yield Row(metric, "all", calibration.binned_error_estimate(mean, joined, n=most, seed=seed, expectation=where))
     for label, gaps in gaps_of_label.items():
         count = len(of_labels[label])

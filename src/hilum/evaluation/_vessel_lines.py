@@ -23,7 +23,8 @@ MOVES = 3
 # A section is whole that has this share of the usual area.
 WHOLE = 0.9
 # A line goes on with the bend that it has over so many radii, at most for so many.
-BENT, FARTHEST = 5.0, 6.0
+BENT = 5.0
+FARTHEST = 6.0
 # Voxels by which the middle of a section is uncertain, since the grid cuts it differently from station to station;
 # chosen on tubes of known axis. It falls with the root of the radius.
 UNCERTAIN = 0.4

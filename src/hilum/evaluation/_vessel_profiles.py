@@ -29,7 +29,8 @@ FINEST = {2: 0.8, 3: 0.5}
 WIDTHS = 1.4 ** np.arange(8)
 # Standard errors by which diameters of two widths of smoothing may differ and are still one: to measure a narrowing,
 # and to ask whether there is one. Chosen on tubes of known diameter, with the number of corrections by the model.
-KEEN, CALM = 1.2, 3.0
+KEEN = 1.2
+CALM = 3.0
 CORRECTIONS = 4
 # The standard error of the finest width, for each standard deviation of its difference from the one after the next.
 ERROR = 1 / 0.474

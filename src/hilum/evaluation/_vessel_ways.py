@@ -94,7 +94,9 @@ class Voxels:
 
     def pairs(self) -> tuple[Numbers, Numbers, Floats]:
         """(pairs,) the two voxels of each pair of neighbours, corners included, and the mm between them."""
-        starts, ends, lengths = list[Numbers](), list[Numbers](), list[Floats]()
+        starts = list[Numbers]()
+        ends = list[Numbers]()
+        lengths = list[Floats]()
         for offset in product((-1, 0, 1), repeat=self.axes):
             if offset <= (0,) * self.axes:  # each pair once
                 continue

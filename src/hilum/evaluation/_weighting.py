@@ -75,7 +75,8 @@ def is_unweighted(values: Floats) -> bool:
 
 def ratio_or_nan(part: Any, total: Any) -> Floats:
     """part / whole; NaN where the whole is 0."""
-    part, total = np.asarray(part, dtype=np.float64), np.asarray(total, dtype=np.float64)
+    part = np.asarray(part, dtype=np.float64)
+    total = np.asarray(total, dtype=np.float64)
     return cast(
         "Floats",
         np.divide(part, total, out=np.full(np.broadcast_shapes(part.shape, total.shape), np.nan), where=total > 0),

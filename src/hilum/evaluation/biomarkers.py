@@ -39,12 +39,14 @@ def plane_diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> D
     diameter is the longest line across within the piece's convex hull.
     Eisenhauer et al., Eur J Cancer 2009, doi:10.1016/j.ejca.2008.10.026
     """
-    inside, steps = np.asarray(mask, dtype=bool), _weighting.spacing_steps(spacing)
+    inside = np.asarray(mask, dtype=bool)
+    steps = _weighting.spacing_steps(spacing)
     # Pieces that touch at corners are one. OpenCV finds them quicker, which matters where a map is noise.
     _, pieces = cv2.connectedComponents(inside.view(np.uint8), connectivity=8)
     low, high = _boxes(inside, np.asarray(pieces))
     lengths = _diagonals(high - low, steps)
-    longest, best = over, None
+    longest = over
+    best = None
     # Nothing is longer than the box around it: after the largest most pieces need no look.
     open_to = np.flatnonzero(lengths > over)
     for n in open_to[np.argsort(-lengths[open_to], kind="stable")].tolist():
@@ -55,7 +57,8 @@ def plane_diameters(mask: ArrayLike, spacing: ArrayLike, over: float = 0.0) -> D
         ends = ends[spatial.ConvexHull(ends).vertices]
         apart = spatial.distance.squareform(spatial.distance.pdist(ends))
         if apart.max() > longest:
-            longest, best = float(apart.max()), (ends, np.unravel_index(apart.argmax(), apart.shape))
+            longest = float(apart.max())
+            best = (ends, np.unravel_index(apart.argmax(), apart.shape))
     if best is None:
         return None
     ends, (first, last) = best
@@ -77,7 +80,8 @@ def _diagonals(sizes: NDArray[np.integer], steps: Floats) -> Floats:
 
 def _boxes(inside: NDArray[np.bool_], pieces: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """(pieces, 2) where the box of each piece begins and ends; pieces: their numbers from 1 on, wherever inside."""
-    places, numbers = np.argwhere(inside), pieces[inside]
+    places = np.argwhere(inside)
+    numbers = pieces[inside]
     if not len(places):
         return places, places
     order = np.argsort(numbers, kind="stable")
@@ -116,7 +120,8 @@ def suv_peak(values: ArrayLike, mask: ArrayLike, spacing: ArrayLike) -> float:
     Where no voxel's sphere lies wholly within the image, its part that does.
     Wahl et al., J Nucl Med 2009 (PERCIST), doi:10.2967/jnumed.108.057307
     """
-    inside, uptake = np.asarray(mask, dtype=bool), np.asarray(values, dtype=np.float64)
+    inside = np.asarray(mask, dtype=bool)
+    uptake = np.asarray(values, dtype=np.float64)
     if not inside.any():
         return float("nan")
     sphere = _sphere(np.asarray(spacing, dtype=np.float64))
@@ -218,7 +223,8 @@ def repeatability(
     squares = float((apart**2).sum()) / 2  # a difference has twice the variance of a measurement
     bounds = np.asarray(stats.chi2.ppf([(1 + level) / 2, (1 - level) / 2], count)).tolist()
     value, low, high = (float(np.sqrt(squares / n)) for n in (count, *bounds))
-    unit, method = "%" if relative else unit, "test and retest, chi squared"
+    unit = "%" if relative else unit
+    method = "test and retest, chi squared"
 
     def estimate(times: float) -> Estimate:
         """The within-subject standard deviation times a factor, with its interval."""

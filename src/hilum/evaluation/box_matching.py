@@ -88,7 +88,9 @@ class Matches:
         """
         _refuse_unlike(predicted, references)
         scores: list[Floats] = [np.zeros(0)]
-        images, right, numbers = [np.zeros(0, np.intp)], [np.zeros(0, bool)], [np.zeros(0, np.intp)]
+        images = [np.zeros(0, np.intp)]
+        right = [np.zeros(0, bool)]
+        numbers = [np.zeros(0, np.intp)]
         for number, (boxes, truth) in enumerate(zip(predicted, references, strict=True)):
             highest = np.argsort(-_scores(boxes), kind="stable")[:most]
             best = boxes.at(highest)
@@ -98,7 +100,9 @@ class Matches:
             right.append(hit[~passed])
             images.append(np.full(int((~passed).sum()), number))
         counted = [float((~truth.ignored).sum()) for truth in references]
-        image, hits, places = np.concatenate(images), np.concatenate(right), np.concatenate(numbers)
+        image = np.concatenate(images)
+        hits = np.concatenate(right)
+        places = np.concatenate(numbers)
         return cls(np.concatenate(scores), image, hits, places, np.array(counted))
 
     def average_precision(self, weights: Floats | None = None) -> Floats:
@@ -109,7 +113,8 @@ class Matches:
         counts = _weighting.case_weights(weights, len(self.references))
         total = counts @ self.references
         right, wrong = self._cumulative_counts
-        hits, false = counts @ right, counts @ wrong
+        hits = counts @ right
+        false = counts @ wrong
         called = hits + false
         precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
         # What a later box brings back in precision an earlier threshold has too, by lowering itself.
@@ -136,7 +141,8 @@ class Matches:
         """
         order = np.argsort(-self.scores, kind="stable")
         places = np.flatnonzero(self.right[order])
-        images, right = self.image[order], self.right[order]
+        images = self.image[order]
+        right = self.right[order]
         count = len(self.references)
         return _running(images, right, places, count), _running(images, ~right, places, count)
 
@@ -179,10 +185,12 @@ class Froc:
         best: list[Floats] = [np.zeros(0)]
         size: list[Floats] = [np.zeros(0)]
         false: list[Floats] = [np.zeros(0)]
-        image, false_image = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
+        image = [np.zeros(0, np.intp)]
+        false_image = [np.zeros(0, np.intp)]
         for number, (boxes, truth) in enumerate(zip(predicted, references, strict=True)):
             hit = box_hits(boxes, truth, overlap)
-            scores, counted = _scores(boxes), ~truth.ignored
+            scores = _scores(boxes)
+            counted = ~truth.ignored
             highest = np.where(hit, scores[:, None], -np.inf).max(axis=0, initial=-np.inf)
             box_size = np.asarray(sizes[number], float) if sizes is not None else box_sizes(truth)
             best.append(highest[counted])
@@ -227,7 +235,8 @@ class Froc:
         is_counted = np.ones(len(self.scores), dtype=bool) if among is None else np.asarray(among, dtype=bool)
         total = counts @ np.bincount(self.image[is_counted], minlength=self.images)
         met = np.isfinite(self.scores)
-        allowed, false = counts.sum(axis=-1)[..., None], counts @ self._false_by_hit
+        allowed = counts.sum(axis=-1)[..., None]
+        false = counts @ self._false_by_hit
         counted_weights = counts[..., self.image[met]] * is_counted[met]
         # Rounding must not decide where a rate is met exactly.
         hits = np.stack([(counted_weights * (false <= rate * allowed + 1e-9)).sum(axis=-1) for rate in rates], axis=-1)
@@ -254,10 +263,12 @@ def box_sizes(boxes: BoundingBoxes, steps: Sequence[float] | None = None, flat: 
 
 def _take_references(boxes: BoundingBoxes, truth: BoundingBoxes, overlap: float) -> tuple[Truths, Truths]:
     """(n,) whether each, from the highest score down, takes a reference; and whether it is passed over."""
-    hit, passed = np.zeros(len(boxes), bool), np.zeros(len(boxes), bool)
+    hit = np.zeros(len(boxes), bool)
+    passed = np.zeros(len(boxes), bool)
     if not len(boxes) or not len(truth):
         return hit, passed
-    counted, ignored = truth.corners[~truth.ignored], truth.corners[truth.ignored]
+    counted = truth.corners[~truth.ignored]
+    ignored = truth.corners[truth.ignored]
     shared = box_iou(boxes.corners, counted)
     inside = shares_inside(boxes.corners, ignored)
     free = np.ones(len(counted), bool)

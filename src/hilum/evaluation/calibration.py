@@ -23,10 +23,12 @@ from hilum.values import Estimate, Floats
 # z of a two-sided 95 % interval.
 DEVIATIONS = 1.959963984540054
 # Newton's steps; a slope beyond this is that of cases which a straight line parts.
-STEPS, MOST_SLOPE = 50, 100.0
+STEPS = 50
+MOST_SLOPE = 100.0
 # Of the gradient, a case: more is left where the steps have led nowhere.
 UNSOLVED = 1e-4
-FEWEST_PATIENTS, FEWEST_IN_BIN = 10, 10
+FEWEST_PATIENTS = 10
+FEWEST_IN_BIN = 10
 
 
 def ece_of_equal_mass(
@@ -38,8 +40,10 @@ def ece_of_equal_mass(
 
     Nguyen and O'Connor, arXiv:1508.05154; images of equal probability share their outcomes, wherever a bin ends
     """
-    chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    count, bins = _weighting.case_weights(weights, len(chance)), _bins_of_equal_mass(len(chance), bins)
+    chance = np.asarray(probabilities, dtype=np.float64)
+    outcome = np.asarray(happened, dtype=np.float64)
+    count = _weighting.case_weights(weights, len(chance))
+    bins = _bins_of_equal_mass(len(chance), bins)
     order = np.argsort(chance, kind="stable")
     _, starts, ties = np.unique(chance[order], return_index=True, return_counts=True)
     shared = np.repeat(np.add.reduceat(outcome[..., order], starts, axis=-1) / ties, ties, axis=-1)
@@ -50,7 +54,8 @@ def ece_of_equal_mass(
 
 def shares_in_bins(chance: Floats) -> Floats:
     """(images, bins) how much of each probability lies in each of those bins: equals are spread alike."""
-    bins, order = _bins_of_equal_mass(len(chance)), np.argsort(chance, kind="stable")
+    bins = _bins_of_equal_mass(len(chance))
+    order = np.argsort(chance, kind="stable")
     member = np.eye(bins)[np.arange(len(chance)) * bins // len(chance)]
     _, starts, ties = np.unique(chance[order], return_index=True, return_counts=True)
     places = np.empty_like(member)
@@ -74,12 +79,15 @@ def remaining_temperature(logs: ArrayLike, reference: ArrayLike, patients: Array
     logs: (images, classes) log probabilities; the interval is that of maximum likelihood with clustered patients
     Guo et al., ICML 2017, arXiv:1706.04599
     """
-    log_chances, truth, owners = np.asarray(logs, dtype=np.float64), np.asarray(reference), np.asarray(patients)
+    log_chances = np.asarray(logs, dtype=np.float64)
+    truth = np.asarray(reference)
+    owners = np.asarray(patients)
     people = len(np.unique(owners))
     if people < FEWEST_PATIENTS:
         method = f"none: {people} patients are too few"
         return Estimate(float("nan"), n=len(log_chances), patients=people, method=method)
-    whose, names = np.arange(len(log_chances)).astype(str), tuple(map(str, range(log_chances.shape[1])))
+    whose = np.arange(len(log_chances)).astype(str)
+    names = tuple(map(str, range(log_chances.shape[1])))
     unseen = UnseenOutputs(log_chances, truth, whose, names)
     factor = calibration_fit.fit_calibrator("temperature", unseen).parameters["all"][0]
     chances = special.softmax(log_chances * factor, axis=1)
@@ -102,15 +110,18 @@ def slope_and_intercept(odds: ArrayLike, happened: ArrayLike, patients: ArrayLik
     slope held at 1, is below 0 where its probabilities are too high. NaN where a line parts the two sides.
     Van Calster et al., J Clin Epidemiol 2016, doi:10.1016/j.jclinepi.2015.12.005
     """
-    log_odds, truth = np.asarray(odds, dtype=np.float64), np.asarray(happened, dtype=np.float64)
-    owners, ones = np.asarray(patients), np.ones(len(log_odds))
+    log_odds = np.asarray(odds, dtype=np.float64)
+    truth = np.asarray(happened, dtype=np.float64)
+    owners = np.asarray(patients)
+    ones = np.ones(len(log_odds))
     slope = _regress(np.stack([log_odds, ones], axis=1), np.zeros(len(log_odds)), truth, owners)
     return slope, _regress(ones[:, None], log_odds, truth, owners)
 
 
 def _regress(features: Floats, offset: Floats, truth: Floats, owners: np.ndarray) -> Estimate:
     """The first number of a logistic regression."""
-    people, coefficients = len(np.unique(owners)), np.zeros(features.shape[1])
+    people = len(np.unique(owners))
+    coefficients = np.zeros(features.shape[1])
     unknown = Estimate(float("nan"), n=len(truth), patients=people)
     if people < FEWEST_PATIENTS or len(set(truth.tolist())) < 2:
         return replace(unknown, method="none: too few patients, or all alike")
@@ -121,7 +132,8 @@ def _regress(features: Floats, offset: Floats, truth: Floats, owners: np.ndarray
         coefficients = coefficients + np.linalg.lstsq(hessian, gradient, rcond=None)[0]
         if np.abs(coefficients).max() > MOST_SLOPE:
             return replace(unknown, method="none: the probabilities separate the two outcomes completely")
-    inverse, left = np.linalg.pinv(hessian), features.T @ (truth - special.expit(offset + features @ coefficients))
+    inverse = np.linalg.pinv(hessian)
+    left = features.T @ (truth - special.expit(offset + features @ coefficients))
     scores = features * (truth - chance)[:, None]
     variance, of_images = (
         float((inverse @ _clustered_products(scores, whose) @ inverse)[0, 0])
@@ -222,7 +234,8 @@ class Gaps:
         start = 0
         for part in parts:
             rows, columns = np.searchsorted(who, part.who), slice(start, start + part.added.shape[1])
-            added[rows, columns], shares[rows, columns] = part.added / len(parts), part.shares
+            added[rows, columns] = part.added / len(parts)
+            shares[rows, columns] = part.shares
             start = columns.stop
         return cls(who, added, shares, np.concatenate([one.least for one in parts]) / len(parts) ** 2)
 
@@ -256,8 +269,11 @@ class Gaps:
         sure moves it as it moves, another one adds its size (Fang and Santos, Rev Econ Stud 2019,
         doi:10.1093/restud/rdy049).
         """
-        draws, values, tail = self.sample_errors(seed), self.values, intervals.tail_share(self.people)
-        spread, signed = draws.std(axis=0), draws * np.sign(values)
+        draws = self.sample_errors(seed)
+        values = self.values
+        tail = intervals.tail_share(self.people)
+        spread = draws.std(axis=0)
+        signed = draws * np.sign(values)
         sure = np.abs(values) > spread * np.sqrt(np.log(max(self.people, 3)))
         added = np.where(sure, signed, np.abs(draws)).sum(axis=1)
         total = float(np.abs(values).sum())
@@ -266,7 +282,8 @@ class Gaps:
 
     def interval_of_largest(self, seed: int) -> tuple[float, float]:
         """Interval of the largest size of the distances, by intervals that hold for all bins at once."""
-        draws, values = self.sample_errors(seed), np.abs(self.values)
+        draws = self.sample_errors(seed)
+        values = np.abs(self.values)
         spread = draws.std(axis=0).clip(1e-12)
         wide = spread * float(
             np.quantile(np.abs(draws / spread).max(axis=1), 1 - 2 * intervals.tail_share(self.people))
@@ -293,18 +310,24 @@ def calibration_error(
     Bröcker and Smith, Weather Forecast 2007, doi:10.1175/WAF993.1
     """
     _weighting.refuse_no_draws(draws)
-    chance, random = np.asarray(probabilities, dtype=np.float64), np.random.default_rng(Resampling.from_seed(seed).seed)
+    chance = np.asarray(probabilities, dtype=np.float64)
+    random = np.random.default_rng(Resampling.from_seed(seed).seed)
     count = len(chance)
     if not count:
         return Estimate(float("nan"), method="none: no cases")
-    draws, at_once = min(draws, Resampling.from_seed(seed).draws), max(1, CHUNK // count)
+    draws = min(draws, Resampling.from_seed(seed).draws)
+    at_once = max(1, CHUNK // count)
     parts = [min(at_once, draws - start) for start in range(0, draws, at_once)]
-    owners, right, values, gaps = np.asarray(patients), [], [], []
+    owners = np.asarray(patients)
+    right = []
+    values = []
+    gaps = []
     for column, true in zip(chance.reshape(count, -1).T, np.asarray(happened).reshape(count, -1).T, strict=True):
         right += [kind.error(column, random.random((rows, count)) < column) for rows in parts]
         values.append(float(kind.error(column, true)))
         gaps.append(Gaps.from_probabilities(column, np.asarray(true, dtype=np.float64), owners, kind))
-    expected, value = float(np.concatenate(right).mean()), float(np.mean(values))
+    expected = float(np.concatenate(right).mean())
+    value = float(np.mean(values))
     expectation = f"a calibrated model has {expected:.3f} on average with as many cases; {kind.bins_of(count)}"
     return binned_error_estimate(
         value, Gaps.join(gaps), n=count, seed=seed, largest=kind.largest, expectation=expectation
@@ -326,7 +349,9 @@ def binned_error_estimate(
 LAW_OF_PARTS = f"normal law of the parts by patient; {EQUAL_WIDTH}"
 # How often an interval is halved, how many times as large as those found distances may be, and e to the power of what
 # the shares of bins may change.
-HALVINGS, MOST_TIMES, MOST_LOG = 30, 1e6, 20.0
+HALVINGS = 30
+MOST_TIMES = 1e6
+MOST_LOG = 20.0
 
 
 def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS) -> tuple[float, float, float]:
@@ -336,7 +361,8 @@ def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BI
     happened:      the same
     Murphy, J Appl Meteorol 1973, doi:10.1175/1520-0450(1973)012<0595:ANVPOT>2.0.CO;2; by the bins of `ece`
     """
-    chances, true = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    chances = np.asarray(probabilities, dtype=np.float64)
+    true = np.asarray(happened, dtype=np.float64)
     columns = zip(chances.reshape(len(chances), -1).T, true.reshape(len(true), -1).T, strict=True)
     reliable, resolved, uncertain = (
         np.array([_parts_of_one(chance, truth, bins) for chance, truth in columns]).sum(axis=0).tolist()
@@ -346,7 +372,8 @@ def brier_parts(probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BI
 
 def _parts_of_one(probabilities: Floats, happened: Floats, bins: int) -> tuple[float, float, float]:
     chance, frequency, counts = classification.reliability_bins(probabilities, happened, bins=bins)
-    share, base = counts / counts.sum(), float(np.mean(happened))
+    share = counts / counts.sum()
+    base = float(np.mean(happened))
     return float(share @ (chance - frequency) ** 2), float(share @ (frequency - base) ** 2), base * (1 - base)
 
 
@@ -361,8 +388,12 @@ def brier_estimates(
     The intervals are those of the parts which many more such images would have in the same bins. Reliability and
     resolution are too high in small sets and may lie above theirs (bench/claims/coverage.py).
     """
-    chances, true, owners = np.asarray(probabilities, float), np.asarray(happened, float), np.asarray(patients)
-    values, people, number = brier_parts(chances, true), len(np.unique(owners)), Resampling.from_seed(seed).seed
+    chances = np.asarray(probabilities, float)
+    true = np.asarray(happened, float)
+    owners = np.asarray(patients)
+    values = brier_parts(chances, true)
+    people = len(np.unique(owners))
+    number = Resampling.from_seed(seed).seed
     columns = [*zip(chances.reshape(len(chances), -1).T, true.reshape(len(true), -1).T, strict=True)]
     few = f"unreliable: {errors.count_phrase(people, 'patient')}; " * (people < FEW_PATIENTS)
 
@@ -447,9 +478,11 @@ class _Squares:
         columns = np.column_stack([self.noise, self.moved])
         law = Gaps.of_images(columns, np.zeros((len(columns), 1)), owners, np.append(self.least, 0.0))
         *draws, moved = law.sample_errors(seed).T
-        noise, tail = np.stack(draws, axis=1), intervals.tail_share(law.people)
+        noise = np.stack(draws, axis=1)
+        tail = intervals.tail_share(law.people)
         total = float(self.factors @ self.distances**2)
-        across, squares = noise @ (self.distances * self.factors), noise**2 @ self.factors
+        across = noise @ (self.distances * self.factors)
+        squares = noise**2 @ self.factors
         # As a factor, the shares of few people cannot make a sum of squares negative.
         shared = total * np.exp((moved / total).clip(-MOST_LOG, MOST_LOG)) if total > 0 else 0 * moved
 
@@ -496,7 +529,8 @@ def _of_uncertainty(happened: Floats, owners: NDArray[Any], seed: Seed) -> tuple
         ends = [one * (1 - one) for one in (frequency.low, frequency.high)]
         return min(ends), 0.25 if frequency.low <= 0.5 <= frequency.high else max(ends)
     images, classes = happened.shape
-    frequencies, even = happened.mean(axis=0), np.ones(classes)
+    frequencies = happened.mean(axis=0)
+    even = np.ones(classes)
     noise = (happened - frequencies) / images
     from_even = _Squares(frequencies - 1 / classes, even, noise, np.zeros(images), np.zeros(classes), 1.0)
     low, high = from_even.interval(owners, Resampling.from_seed(seed).seed)

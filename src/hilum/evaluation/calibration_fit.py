@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 # The simplest first. A vector is for classes that exclude each other, platt for every column of odds.
 SIMPLEST = ("temperature", "vector", "platt", "beta", "isotonic")
 # Of fewer patients, or fewer with a label or without, only a temperature is fitted: boxes of one image are no cases.
-FEWEST, FEWEST_OF_A_LABEL = 30, 10
+FEWEST = 30
+FEWEST_OF_A_LABEL = 10
 # `UnseenOutputs.spread` of cases with one answer each. Without it a temperature of 20 to 100 simulated cases, most of
 # which are told apart, raises the log loss up to threefold (bench/findings/belief.md).
 USUAL_SPREAD = 0.5
@@ -37,10 +38,12 @@ MOST_AUROC_LOST = 0.001
 # voxel in 100 000 would not be fitted either: its part in the mean loss is no larger.
 RIDGE = 1e-6
 # Of the loss at the start, what a last step has to gain, and the slope at which a fit ends: for the same structures.
-LEAST_GAIN, LEAST_SLOPE = 1e-14, 1e-9
+LEAST_GAIN = 1e-14
+LEAST_SLOPE = 1e-9
 DIGITS = 7
 # Of a temperature over sites: steps at the most, and between the logarithms of the last two of them.
-MOST_STEPS, NEAR = 40, 1e-9
+MOST_STEPS = 40
+NEAR = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,11 +283,13 @@ def factor_slopes(unseen: UnseenOutputs, log: float) -> tuple[float, float]:
     factor = float(np.exp(log))
     if unseen.is_exclusive:
         logs = normalise_logs(unseen.logs)
-        chance, rows = np.exp(normalise_logs(factor * logs)), np.arange(len(logs))
+        chance = np.exp(normalise_logs(factor * logs))
+        rows = np.arange(len(logs))
         mean = (chance * logs).sum(axis=1)
         first, second = mean - logs[rows, unseen.truth], (chance * np.square(logs - mean[:, None])).sum(axis=1)
     else:
-        is_known, odds = np.isfinite(unseen.positive), unseen.odds
+        is_known = np.isfinite(unseen.positive)
+        odds = unseen.odds
         chance = np.exp(_log_sigmoid(factor * odds))
         share = is_known / is_known.sum(axis=1, keepdims=True).clip(min=1)
         first = (share * np.where(is_known, (chance - unseen.positive) * odds, 0)).sum(axis=1)
@@ -298,7 +303,9 @@ def common_factor(slopes: Callable[[float], tuple[float, float]], spread: float 
 
     Newton's steps, and halves of what is left where one would leave it: the loss has one minimum.
     """
-    low, high, log = math.log(LEAST_FACTOR), math.log(MOST_FACTOR), 0.0
+    low = math.log(LEAST_FACTOR)
+    high = math.log(MOST_FACTOR)
+    log = 0.0
     for _ in range(MOST_STEPS):
         first, second = slopes(log)
         if spread is not None:
@@ -319,13 +326,15 @@ def temperature_of(factor: float, cases: int) -> Calibrator:
 
 def _vector(unseen: UnseenOutputs) -> list[list[float]]:
     """Factor and shift of each class."""
-    logs, classes = unseen.logs - unseen.logs.max(axis=1, keepdims=True), len(unseen.names)
+    logs = unseen.logs - unseen.logs.max(axis=1, keepdims=True)
+    classes = len(unseen.names)
     logs = logs - np.log(np.exp(logs).sum(axis=1, keepdims=True))
     shares = unseen.counts / unseen.counts.sum()
 
     def loss(numbers: Floats) -> tuple[float, Floats]:
         """The mean loss and its gradient."""
-        factors, shifts = numbers[:classes], numbers[classes:]
+        factors = numbers[:classes]
+        shifts = numbers[classes:]
         scores = logs * factors + shifts
         scores = scores - scores.max(axis=1, keepdims=True)
         chance = np.exp(scores)
@@ -378,7 +387,8 @@ def _against(numbers: Floats, factors: int, spread: float | None, patients: floa
     if spread is None:
         held = np.concatenate([numbers[:factors] - 1, numbers[factors:]])
         return float(RIDGE * held @ held), 2 * RIDGE * held
-    logs, shifts = np.log(numbers[:factors]) / spread, numbers[factors:] / (2 * spread)
+    logs = np.log(numbers[:factors]) / spread
+    shifts = numbers[factors:] / (2 * spread)
     cost = 0.5 * float(logs @ logs + shifts @ shifts)
     uphill = np.concatenate([logs / (spread * numbers[:factors]), shifts / (2 * spread)])
     return cost / patients, uphill / patients
@@ -488,7 +498,8 @@ class Calibrator:
             raise ValueError(f"{calibrator.method!r} is not a calibration method")
         lengths = {"none": 0, "temperature": 1, "vector": 2, "platt": 2, "beta": 3, SIZE: 3}
         for name, numbers in parameters.items():
-            count, is_isotonic = len(numbers), calibrator.method == "isotonic"
+            count = len(numbers)
+            is_isotonic = calibrator.method == "isotonic"
             odd = count % 2 or not count if is_isotonic else count != lengths[calibrator.method]
             if odd or not np.isfinite(numbers).all():
                 raise ValueError(f"{numbers} are not a {calibrator.method} calibration of {name}")

@@ -118,7 +118,8 @@ def read_cases(path: Path) -> Table:
     Raises FormatError where it is no such table.
     """
     try:
-        table, text = pd.read_csv(path), csv_text.read_text_table(path)
+        table = pd.read_csv(path)
+        text = csv_text.read_text_table(path)
     except (ValueError, UnicodeDecodeError) as error:
         raise FormatError(f"is not a table of cases ({error})", str(path), "Evaluate again") from error
     table.columns = text.columns

@@ -53,12 +53,14 @@ class Centreline:
 
 def compare_centrelines(prediction: ArrayLike, reference: ArrayLike) -> Centreline:
     """The figures of two masks (*spatial) of one grid."""
-    called, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
+    called = np.asarray(prediction, dtype=bool)
+    true = np.asarray(reference, dtype=bool)
     if called.shape != true.shape:
         problem = f"a prediction of {called.shape} for a reference of {true.shape}"
         raise GeometryError(problem, "centreline", "Score on the reference's own grid")
     for box in ndimage.find_objects((called | true).view(np.uint8)):
-        called, true = called[box], true[box]
+        called = called[box]
+        true = true[box]
     pieces, loops = (ours - theirs for ours, theirs in zip(betti_numbers(called), betti_numbers(true), strict=True))
     return Centreline(_inside(true, called), _inside(called, true), pieces, loops)
 
@@ -98,12 +100,14 @@ def _inside(lines_of: Mask, mask: Mask) -> float:
 
 def _euler(inside: Mask) -> int:
     """Corners less edges, plus faces, less ... of the union of closed voxels; no voxel lies at the grid's border."""
-    total, axes = 0, inside.ndim
+    total = 0
+    axes = inside.ndim
     for across in product((False, True), repeat=axes):  # along these axes a cell has no length
         cells = inside
         for axis in np.flatnonzero(across):
             later, earlier = [slice(None)] * axes, [slice(None)] * axes
-            later[axis], earlier[axis] = slice(1, None), slice(None, -1)
+            later[axis] = slice(1, None)
+            earlier[axis] = slice(None, -1)
             cells = cells[tuple(later)] | cells[tuple(earlier)]
         total += (-1) ** (axes - sum(across)) * int(np.count_nonzero(cells))
     return total

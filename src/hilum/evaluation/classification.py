@@ -78,7 +78,8 @@ def one_against_rest(
     probabilities: (images, classes); reference: (images,) index of the class
     A class without images makes it NaN: a mean over other classes would be another figure.
     """
-    table, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(reference)
+    table = np.asarray(probabilities, dtype=np.float64)
+    truth = np.asarray(reference)
     classes = range(table.shape[1]) if table.shape[1] > 2 else (1,)
     return cast("Floats", np.mean([figure(table[:, label], truth == label, weights) for label in classes], axis=0))
 
@@ -98,7 +99,8 @@ class Confusion:
         cls, predicted: ArrayLike, reference: ArrayLike, classes: int = 2, weights: Floats | None = None
     ) -> Confusion:
         """Counts of (images,) class indices or truths."""
-        truth, called = np.asarray(reference, dtype=np.intp), np.asarray(predicted, dtype=np.intp)
+        truth = np.asarray(reference, dtype=np.intp)
+        called = np.asarray(predicted, dtype=np.intp)
         if not np.isin((truth, called), range(classes)).all():
             raise UsageError(f"a class index outside 0..{classes - 1}", "Confusion", "Give indices into the classes")
         places = (np.arange(len(truth)), truth * classes + called)
@@ -154,7 +156,8 @@ class Confusion:
     @property
     def f1(self) -> Floats:
         """F1 of the positive class; of several the unweighted mean (macro), 0 for a class never called right."""
-        right, named = self._right, self.counts.sum(axis=-1) + self.counts.sum(axis=-2)
+        right = self._right
+        named = self.counts.sum(axis=-1) + self.counts.sum(axis=-2)
         of_classes = _weighting.ratio_or_nan(2 * right, named)
         return of_classes[..., 1] if of_classes.shape[-1] == 2 else of_classes.mean(axis=-1)
 
@@ -164,8 +167,10 @@ class Confusion:
 
         Gorodkin, Comput Biol Chem 2004, doi:10.1016/j.compbiolchem.2004.09.006
         """
-        total, right = self.counts.sum(axis=(-2, -1)), self._right.sum(axis=-1)
-        true, called = self.counts.sum(axis=-1), self.counts.sum(axis=-2)
+        total = self.counts.sum(axis=(-2, -1))
+        right = self._right.sum(axis=-1)
+        true = self.counts.sum(axis=-1)
+        called = self.counts.sum(axis=-2)
         agreement = right * total - (true * called).sum(axis=-1)
         spread = (total**2 - (called**2).sum(axis=-1)) * (total**2 - (true**2).sum(axis=-1))
         return _weighting.ratio_or_nan(agreement, np.sqrt(spread))
@@ -234,7 +239,8 @@ def largest_calibration_error(probabilities: ArrayLike, happened: ArrayLike, *, 
     happened: (images,), or (..., images) of several draws
     Naeini et al., AAAI 2015, doi:10.1609/aaai.v29i1.9602
     """
-    chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    chance = np.asarray(probabilities, dtype=np.float64)
+    outcome = np.asarray(happened, dtype=np.float64)
     member = np.eye(bins)[bin_index(chance, bins)]
     counts = member.sum(axis=0)
     gaps = np.abs((chance - outcome) @ member[:, counts > 0]) / counts[counts > 0]
@@ -261,7 +267,8 @@ def reliability_bins(
     probabilities: ArrayLike, happened: ArrayLike, *, bins: int = BINS
 ) -> tuple[Floats, Floats, NDArray[np.intp]]:
     """Mean probability, frequency and images of each bin of `ece` that is not empty, for a figure."""
-    chance, outcome = np.asarray(probabilities, dtype=np.float64), np.asarray(happened, dtype=np.float64)
+    chance = np.asarray(probabilities, dtype=np.float64)
+    outcome = np.asarray(happened, dtype=np.float64)
     bin_of_image = bin_index(chance, bins)
     counts = np.bincount(bin_of_image, minlength=bins)
     full = counts > 0
@@ -279,7 +286,8 @@ def roc_band(
     None where a class has fewer than ten patients: a band would seem to say more than is known.
     Each point has its own interval; the whole curve leaves the band more often. Macskassy and Provost, ROCAI 2004
     """
-    values, truth = np.asarray(scores, dtype=np.float64), _weighting.require_truths(positive, "positive")
+    values = np.asarray(scores, dtype=np.float64)
+    truth = _weighting.require_truths(positive, "positive")
     owners = np.asarray(patients)
     if min(len(np.unique(owners[side])) for side in (truth, ~truth)) < FEW_PATIENTS:
         return None
@@ -333,7 +341,8 @@ def predictive_values(
 
 def _tie_scores(scores: ArrayLike, positive: ArrayLike, weights: Floats | None) -> tuple[Floats, Floats]:
     """(..., scores that differ, rising) weight of the positive and of the negative images with that score."""
-    values, truths = np.asarray(scores, dtype=np.float64), _weighting.require_truths(positive, "positive")
+    values = np.asarray(scores, dtype=np.float64)
+    truths = _weighting.require_truths(positive, "positive")
     if not _weighting.have_same_cases(values, truths) or not len(values) or np.isnan(values).any():
         problem = f"scores of {values.shape} for truths of {truths.shape}, or a score that is NaN"
         raise UsageError(problem, "classification", "Give one score and one truth for each image")
@@ -348,7 +357,8 @@ def _tie_scores(scores: ArrayLike, positive: ArrayLike, weights: Floats | None) 
 
 
 def _by_class(probabilities: ArrayLike, reference: ArrayLike) -> tuple[Floats, NDArray[np.intp]]:
-    table, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(reference).astype(np.intp)
+    table = np.asarray(probabilities, dtype=np.float64)
+    truth = np.asarray(reference).astype(np.intp)
     if table.ndim == 1:
         table = np.stack([1 - table, table], axis=1)
     if table.shape[:1] != truth.shape or not np.isin(truth, range(table.shape[1])).all():
@@ -401,7 +411,8 @@ def weighted_kappa(confusion: Confusion, costs: ArrayLike) -> Floats:
     costs: (classes, classes) of calling a reference (row) so (column); squared distances make the quadratic kappa
     Cohen, Psychol Bull 1968, doi:10.1037/h0026256
     """
-    counts, weights = confusion.counts, _square(costs, confusion.counts.shape[-1])
+    counts = confusion.counts
+    weights = _square(costs, confusion.counts.shape[-1])
     observed = (counts * weights).sum(axis=(-2, -1))
     chance = np.einsum("...i,ij,...j->...", counts.sum(axis=-1), weights, counts.sum(axis=-2))
     return np.asarray(1 - _weighting.ratio_or_nan(observed * counts.sum(axis=(-2, -1)), chance))
@@ -413,7 +424,8 @@ def ranked_probability_score(probabilities: ArrayLike, reference: ArrayLike, wei
     probabilities: (images, grades) in their order; reference: (images,) index of the grade
     Epstein, J Appl Meteorol 1969, doi:10.1175/1520-0450(1969)008<0985:ASSFPF>2.0.CO;2
     """
-    table, truth = np.asarray(probabilities, dtype=np.float64), np.asarray(reference).astype(np.intp)
+    table = np.asarray(probabilities, dtype=np.float64)
+    truth = np.asarray(reference).astype(np.intp)
     grades = table.shape[-1] if table.shape else 0
     if table.shape != (*truth.shape, grades) or grades < 2:
         problem = f"probabilities of {table.shape} for references of {truth.shape}"

@@ -71,7 +71,9 @@ class Conformal:
         """Make a threshold from plain values."""
         limits = {str(key): _number(one) for key, one in settings["thresholds"].items()}
         counts = {str(key): int(one) for key, one in settings["n"].items()}
-        method, by, level = str(settings["method"]), str(settings["by"]), float(settings["level"])
+        method = str(settings["method"])
+        by = str(settings["by"])
+        level = float(settings["level"])
         crossed = {
             str(group): tuple(tuple((_number(score), float(share)) for score, share in one) for one in steps)
             for group, steps in settings.get("crossed", {}).items()
@@ -180,7 +182,8 @@ def mondrian_thresholds(
     groups: (cases,) the class of each case, or a covariate; who has none is not here, and is left without threshold
     Vovk et al., Algorithmic Learning in a Random World (Mondrian conformal predictors), doi:10.1007/b106715
     """
-    values, named = np.asarray(scores), np.asarray(groups)
+    values = np.asarray(scores)
+    named = np.asarray(groups)
     owners = None if patients is None else np.asarray(patients)
     thresholds = {}
     for group in np.unique(named).tolist():
@@ -354,9 +357,13 @@ def _answer_errors(
     sureness: ArrayLike, case_errors: ArrayLike, patients: ArrayLike | None
 ) -> tuple[Floats, NDArray[np.intp], Truths]:
     """Mean error of answers from each of `SURE_FROM` on, their patients, and whether these are independent trials."""
-    sure, wrong = np.nan_to_num(np.asarray(sureness, dtype=np.float64), nan=-1.0), np.asarray(case_errors)
-    owners, binary = None if patients is None else np.asarray(patients), bool(np.isin(wrong, (0, 1)).all())
-    means, people, exact = [], [], []
+    sure = np.nan_to_num(np.asarray(sureness, dtype=np.float64), nan=-1.0)
+    wrong = np.asarray(case_errors)
+    owners = None if patients is None else np.asarray(patients)
+    binary = bool(np.isin(wrong, (0, 1)).all())
+    means = []
+    people = []
+    exact = []
     for least in SURE_FROM:
         answered = sure >= least
         mean, count = _risks(wrong[answered][:, None], None if owners is None else owners[answered])
@@ -458,7 +465,8 @@ def count_scored_patients(steps: Steps) -> int:
 
 def cross_bound(steps: Steps, level: float) -> float:
     """The coverage that is surely held: 2 level - 1 less what few patients cost; Barber et al., theorem 4."""
-    people, networks = count_scored_patients(steps), len(steps)
+    people = count_scored_patients(steps)
+    networks = len(steps)
     if people < networks:
         return 0.0
     lost = min(2 * (1 - 1 / networks) / (people / networks + 1), (1 - networks / people) / (networks + 1))

@@ -76,7 +76,8 @@ class MaskSurface:
             counted &= _codes(known) == len(areas) - 1
             goes_on = mask | ~known[(slice(1, -1),) * mask.ndim]
         corners = np.nonzero(counted)
-        index, code = np.stack(corners, axis=1), codes[corners]
+        index = np.stack(corners, axis=1)
+        code = codes[corners]
         boundary = np.argwhere(mask & ~ndimage.binary_erosion(goes_on)) + 0.5
         places = (index + offsets[code]) @ steps.T
         return cls(places, index @ steps.T, areas[code], boundary @ steps.T, not mask.any())
@@ -180,7 +181,8 @@ def surface_distance(
     A volume of a single slice is measured in its plane.
     Raises GeometryError for masks of two grids.
     """
-    predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
+    predicted = np.asarray(prediction, dtype=bool)
+    true = np.asarray(reference, dtype=bool)
     steps = _weighting.spacing_steps(np.ones(true.ndim) if spacing is None else spacing)
     if true.ndim not in AXES:
         raise GeometryError(f"a mask with {true.ndim} axes", "surface_distance", "Give one to three, without channels")
@@ -193,11 +195,14 @@ def surface_distance(
     sizes = tuple(extent or true.shape)
     where = None if known is None else np.asarray(known, dtype=bool)
     if where is not None:
-        predicted, true = predicted & where, true & where
+        predicted = predicted & where
+        true = true & where
     if true.ndim == 3 and 1 in sizes:
         # The faces of a slice, which both masks share, would hide how far apart their outlines are.
         flat = max(axis for axis, size in enumerate(sizes) if size == 1)
-        predicted, true, steps = predicted.squeeze(flat), true.squeeze(flat), _within_plane(steps, flat)
+        predicted = predicted.squeeze(flat)
+        true = true.squeeze(flat)
+        steps = _within_plane(steps, flat)
         sizes = sizes[:flat] + sizes[flat + 1 :]
         where = None if where is None else where.squeeze(flat)
     region = _bounding_box(predicted | true)

@@ -37,7 +37,8 @@ def nearest_distances(images: ArrayLike, trained: ArrayLike) -> tuple[Floats, ND
     """
     asked, known = (np.asarray(one, dtype=np.float64).reshape(len(np.asarray(one)), -1) for one in (images, trained))
     squares = (known**2).sum(axis=1)
-    distances, places = list[NDArray[np.float64]](), list[NDArray[np.intp]]()
+    distances = list[NDArray[np.float64]]()
+    places = list[NDArray[np.intp]]()
     for start in range(0, len(asked), CHUNK):
         part = asked[start : start + CHUNK]
         nearest = (squares - 2 * part @ known.T).argmin(axis=1)

@@ -17,13 +17,20 @@ from hilum.values import Array, Floats, Geometry
 from hilum.values.grid_geometry import MM
 
 # Wang et al., IEEE Trans Image Process 2004, doi:10.1109/TIP.2003.819861, section III.B and C.
-K1, K2, DEVIATION, HALF = 0.01, 0.03, 1.5, 5
+K1 = 0.01
+K2 = 0.03
+DEVIATION = 1.5
+HALF = 5
 # A region is invented where it exceeds the reference by so many deviations of the noise of the input.
 BEYOND = 3.0
 # Voxels of which SSIM is computed at once.
 SLAB = 2**23
-LITRE, MILLION = 1e6, 1e6  # mm³
-INPUT, PER_LITRE, PER_MILLION = "_input", "invented_per_litre", "invented_per_megapixel"
+# mm³
+LITRE = 1e6
+MILLION = 1e6
+INPUT = "_input"
+PER_LITRE = "invented_per_litre"
+PER_MILLION = "invented_per_megapixel"
 FIDELITY_METRICS = (
     Metric("psnr", "PSNR", unit="dB"),
     Metric("ssim", "SSIM"),
@@ -112,12 +119,14 @@ def ssim(result: Array, reference: Array, measured: Mask | None = None) -> float
     width = float(np.ptp(reference[inside])) if inside.any() else 0.0
     if not axes or not width:
         return float("nan")
-    total, count = 0.0, 0
+    total = 0.0
+    count = 0
     for region, core in _slabs(reference.shape, axes):
         part = inside[region]
         ours, theirs = (np.where(part, one[region], 0).astype(np.float64) for one in (result, reference))
         likeness = _likeness(ours, theirs, axes, width)[core][part[core]]
-        total, count = total + float(likeness.sum()), count + likeness.size
+        total = total + float(likeness.sum())
+        count = count + likeness.size
     return total / count if count else float("nan")
 
 
@@ -128,8 +137,10 @@ def _likeness(ours: Floats, theirs: Floats, axes: list[int], width: float) -> Fl
         smoothed: Floats = ndimage.gaussian_filter(values, DEVIATION, axes=tuple(axes), radius=HALF)
         return smoothed
 
-    mean, true = weigh(ours), weigh(theirs)
-    variance, true_variance = weigh(ours**2) - mean**2, weigh(theirs**2) - true**2
+    mean = weigh(ours)
+    true = weigh(theirs)
+    variance = weigh(ours**2) - mean**2
+    true_variance = weigh(theirs**2) - true**2
     covariance = weigh(ours * theirs) - mean * true
     c1, c2 = (K1 * width) ** 2, (K2 * width) ** 2
     above = (2 * mean * true + c1) * (2 * covariance + c2)

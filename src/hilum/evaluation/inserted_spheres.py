@@ -17,11 +17,15 @@ from hilum.evaluation.metric import Metric
 from hilum.values import Array, Floats, Geometry
 
 # Diameters in mm, in voxels where these are longer or no size is known; contrasts by the range of the image.
-DIAMETERS, CONTRASTS = (3.0, 5.0, 8.0), (0.1, 0.2, 0.4)
+DIAMETERS = (3.0, 5.0, 8.0)
+CONTRASTS = (0.1, 0.2, 0.4)
 # The range is that between these shares of the voxels; so many of them are read.
-RANGE, MOST_READ = (0.01, 0.99), 2**20
+RANGE = (0.01, 0.99)
+MOST_READ = 2**20
 # Spheres lie where the image is above this share of its range, and so many voxels apart; a place is tried so often.
-BODY, GAP, TRIES = 0.1, 2.0, 2000
+BODY = 0.1
+GAP = 2.0
+TRIES = 2000
 # In an image whose longest side is below so many mm (microscopy) diameters are in voxels.
 SMALLEST = 20.0
 # The share of a voxel that a sphere fills is that of so many points along each axis.
@@ -96,7 +100,8 @@ def choose_spheres(
 
 def _has_room(sphere: InsertedSphere, others: Sequence[InsertedSphere], grid: Geometry, gap: float) -> bool:
     """Whether it lies in the image along each axis that is as long, and apart from the others."""
-    steps, place = np.asarray(grid.steps), np.asarray(sphere.centre)
+    steps = np.asarray(grid.steps)
+    place = np.asarray(sphere.centre)
     edge = np.minimum(place + 0.5, np.asarray(grid.shape) - 0.5 - place) * steps
     long = np.asarray(grid.shape) * steps > sphere.diameter
     if (edge[long] < sphere.diameter / 2).any():
@@ -132,6 +137,7 @@ def recovery_slope(inserted: ArrayLike, found: ArrayLike) -> float:
 
     1 where all is kept, 0 where spheres are erased.
     """
-    put, got = np.asarray(inserted, dtype=np.float64), np.asarray(found, dtype=np.float64)
+    put = np.asarray(inserted, dtype=np.float64)
+    got = np.asarray(found, dtype=np.float64)
     energy = float(np.sum(put**2))
     return float(np.sum(put * got) / energy) if energy else float("nan")

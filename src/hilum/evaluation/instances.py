@@ -94,7 +94,8 @@ class InstanceOverlap:
 
     def within(self, predicted: ArrayLike, reference: ArrayLike) -> InstanceOverlap:
         """The overlap of some of the objects alone. predicted, reference: (objects,) whether each is among them."""
-        ours, theirs = np.asarray(predicted, dtype=bool), np.asarray(reference, dtype=bool)
+        ours = np.asarray(predicted, dtype=bool)
+        theirs = np.asarray(reference, dtype=bool)
         kept = ours[self.pairs[:, 0]] & theirs[self.pairs[:, 1]]
         places = np.stack([np.cumsum(ours)[self.pairs[kept, 0]], np.cumsum(theirs)[self.pairs[kept, 1]]], axis=1) - 1
         return InstanceOverlap(self.predicted[ours], self.reference[theirs], places, self.shared[kept])
@@ -122,7 +123,8 @@ class InstanceOverlap:
 
 def instance_overlap(predicted: ArrayLike, reference: ArrayLike) -> InstanceOverlap:
     """Overlap of objects in two maps (*spatial) of one grid, with 0 for background."""
-    ours, theirs = np.asarray(predicted), np.asarray(reference)
+    ours = np.asarray(predicted)
+    theirs = np.asarray(reference)
     if ours.shape != theirs.shape:
         problem = f"a prediction of {ours.shape} for a reference of {theirs.shape}"
         raise GeometryError(problem, "instances", "Score on the reference's own grid")

@@ -89,7 +89,8 @@ def difference(first: Estimate, second: Estimate) -> Estimate:
     """
     value = second.value - first.value
     figure = Estimate(value, level=LEVEL, n=first.n, patients=first.patients, unit=first.unit)
-    draws, other = first.draws, second.draws
+    draws = first.draws
+    other = second.draws
     if not np.isfinite(value):
         return replace(figure, method="none: one of both is undefined")
     if draws is None or other is None or first.n != second.n or not np.array_equal(draws.strata, other.strata):
@@ -125,7 +126,8 @@ def bonferroni(estimate: Estimate, number: int) -> Estimate:
     """
     if number < 2 or estimate.low is None or estimate.high is None:
         return estimate
-    tails, free = (1 - LEVEL) / 2 / np.array([1, number]), max((estimate.patients or 2) - 1, 1)
+    tails = (1 - LEVEL) / 2 / np.array([1, number])
+    free = max((estimate.patients or 2) - 1, 1)
     single, wide = stats.t.isf(tails, free).tolist()
     low, high = (estimate.value + wide / single * (end - estimate.value) for end in (estimate.low, estimate.high))
     return replace(estimate, low=low, high=high, method=f"{estimate.method}; one of {number}, all at once")
@@ -144,14 +146,16 @@ def bootstrap(
     """
     values, owners = _check_aligned(scores, patients)
     defined = np.isfinite(values)
-    values, owners = values[defined], owners[defined]
+    values = values[defined]
+    owners = owners[defined]
     left_out = "" if defined.all() else f"; {np.count_nonzero(~defined)} undefined left out"
     if not len(values):
         return Estimate(float("nan"), unit=unit, method=f"none: no defined score{left_out}")
     if _are_of_pairs(owners):
         return _of_pairs(values, owners, Resampling.from_seed(seed).with_draws(draws), unit, left_out)
     people, owner = np.unique(owners, return_inverse=True)
-    sums, counts = np.bincount(owner, values), np.bincount(owner).astype(np.float64)
+    sums = np.bincount(owner, values)
+    counts = np.bincount(owner).astype(np.float64)
 
     def mean(weights: Floats) -> Floats:
         """The mean score, for each weighting of the patients."""
@@ -243,13 +247,15 @@ def bootstrap_statistic(
         """The statistic, for each weighting of the patients."""
         return statistic(weights[:, owner] if of_pairs is None else of_pairs(weights))
 
-    how, recipe = Resampling.from_seed(seed).with_draws(draws), FigureRecipe(over_people, people, groups)
+    how = Resampling.from_seed(seed).with_draws(draws)
+    recipe = FigureRecipe(over_people, people, groups)
     if ratios is not None and of_pairs is None:
         sums = [[np.bincount(owner, one, len(people)) for one in part] for part in ratios]
         recipe = replace(recipe, ratios=np.asarray(sums))
     models = how.models_of(people) if compares else None
     scale = scale or ("share" if compares else None)
-    note, rare = "", min(((len(np.unique(owners[own])), label) for label, own in (labels or {}).items()), default=None)
+    note = ""
+    rare = min(((len(np.unique(owners[own])), label) for label, own in (labels or {}).items()), default=None)
     if models is not None:
         recipe, note = _over_models(recipe, models)
     return _estimate(
@@ -275,7 +281,8 @@ def wilson(successes: int, n: int, *, level: float = LEVEL) -> Estimate:
     _refuse_impossible(successes, n, level)
     if successes in (0, n):
         return clopper_pearson(successes, n, level=level)
-    share, z = successes / n, float(stats.norm.ppf((1 + level) / 2))
+    share = successes / n
+    z = float(stats.norm.ppf((1 + level) / 2))
     centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return Estimate(share, float(centre - half), float(centre + half), level=level, n=n, patients=n, method="Wilson")
@@ -316,8 +323,10 @@ def median(scores: ArrayLike, patients: ArrayLike, *, unit: str = "", level: flo
     """
     _weighting.refuse_impossible_level(level)
     values, owners = _check_aligned(scores, patients)
-    owners, values = owners[np.isfinite(values)], np.sort(values[np.isfinite(values)])
-    n, people = len(values), len(np.unique(owners))
+    owners = owners[np.isfinite(values)]
+    values = np.sort(values[np.isfinite(values)])
+    n = len(values)
+    people = len(np.unique(owners))
     if not n:
         return Estimate(float("nan"), unit=unit, method="none: no defined score")
     figure = Estimate(float(np.median(values)), level=level, n=n, patients=people, unit=unit)
@@ -335,7 +344,8 @@ def _over_models(recipe: FigureRecipe, models: Integers) -> tuple[FigureRecipe, 
 
     A model for whose people it is undefined is left out.
     """
-    statistic, members = recipe.statistic, [models == model for model in range(int(models.max()) + 1)]
+    statistic = recipe.statistic
+    members = [models == model for model in range(int(models.max()) + 1)]
     defined = [own for own in members if np.isfinite(statistic(own[None].astype(np.float64))[0])]
 
     def mean(weights: Floats) -> Floats:
@@ -365,16 +375,21 @@ def _estimate(
 
     rare: the label with the fewest people, after their number
     """
-    statistic, strata = recipe.statistic, recipe.strata
-    people, fewest = len(strata), int(np.bincount(strata).min(initial=len(strata)))
+    statistic = recipe.statistic
+    strata = recipe.strata
+    people = len(strata)
+    fewest = int(np.bincount(strata).min(initial=len(strata)))
     group = "" if fewest == people else " in the smallest group"
     if rare is not None and rare[0] < fewest:
-        fewest, group = rare[0], f" with {rare[1]}"
-    count, trials = 1, fewest
+        fewest = rare[0]
+        group = f" with {rare[1]}"
+    count = 1
+    trials = fewest
     if models is not None:
         cells = np.zeros((int(models.max()) + 1, int(strata.max()) + 1), dtype=np.intp)
         np.add.at(cells, (models, strata), 1)
-        count, trials = len(cells), int(cells.min(axis=1).sum())
+        count = len(cells)
+        trials = int(cells.min(axis=1).sum())
         strata = np.asarray(np.unique(models * cells.shape[1] + strata, return_inverse=True)[1])
     value = float(statistic(np.ones((1, people)))[0]) if people else float("nan")
     kept_recipe = recipe if how.keeps_recipe else None
@@ -392,22 +407,26 @@ def _estimate(
     if not len(figures) or np.ptp(figures) <= 1e-12:
         return _degenerate(figure, trials, exact and trials > 0, few + note)
     # The line of a correlation has a slope too.
-    tail, kind = tail_share(fewest, 2 * count if scale == "correlation" else count), ""
+    tail = tail_share(fewest, 2 * count if scale == "correlation" else count)
+    kind = ""
     low, high = np.quantile(figures, [tail, 1 - tail]).tolist()
     if inside and tail > 0 and scale == "share":
-        (low, high), kind = _logit(value, float(figures.std(ddof=1)), tail), ", logit"
+        low, high = _logit(value, float(figures.std(ddof=1)), tail)
+        kind = ", logit"
     elif inside and tail > 0:
         weighted = (1 + STEP * (weights - 1) for weights in sample_weightings(strata, how, width=n))
         small = np.concatenate([statistic(weights) for weights in weighted])
         error = float(np.arctanh(small).std(ddof=1)) / STEP
-        (low, high), kind = _fisher(value, error, figures if scale == "correlation" else None, tail), ", Fisher's z"
+        low, high = _fisher(value, error, figures if scale == "correlation" else None, tail)
+        kind = ", Fisher's z"
     lost = f"; {how.draws - len(figures)} of {how.draws} draws undefined" if len(figures) < how.draws else ""
     return replace(figure, low=low, high=high, method=f"patient bootstrap{kind}{few}{note}{lost}")
 
 
 def interval_of_draws(figure: Estimate, draws: Floats, groups: int) -> Estimate:
     """A figure with the interval of draws that were made elsewhere, each patient within one of so many groups."""
-    people, defined = figure.patients or figure.n, draws[np.isfinite(draws)]
+    people = figure.patients or figure.n
+    defined = draws[np.isfinite(draws)]
     few = f"; unreliable: {errors.count_phrase(people, 'patient')}" * (people < FEW_PATIENTS)
     if not len(defined) or np.ptp(defined) <= 1e-12:
         return _degenerate(figure, people, figure.unit == "" and people > 0, few)
@@ -418,7 +437,8 @@ def interval_of_draws(figure: Estimate, draws: Floats, groups: int) -> Estimate:
 
 def _is_within(scale: IntervalScale, value: float, figures: Floats) -> bool:
     """Whether a figure lies between the ends of its scale. Raises UsageError where it or a draw of it is outside."""
-    least, found = 0.0 if scale == "share" else -1.0, np.append(figures, value)
+    least = 0.0 if scale == "share" else -1.0
+    found = np.append(figures, value)
     if found.min() < least - EDGE or found.max() > 1 + EDGE:
         problem = f"a figure of {found.min():g} to {found.max():g} on the scale of a {scale}, {least:g} to 1"
         raise UsageError(problem, "intervals", "State another scale, or none")
@@ -430,7 +450,8 @@ def _logit(share: float, error: float, tail: float) -> tuple[float, float]:
 
     Pepe, The Statistical Evaluation of Medical Tests 2003, section 5.2.2 (coverage: bench/laws.py)
     """
-    middle, half = special.logit(share), float(stats.norm.isf(tail)) * error / (share * (1 - share))
+    middle = special.logit(share)
+    half = float(stats.norm.isf(tail)) * error / (share * (1 - share))
     return float(special.expit(middle - half)), float(special.expit(middle + half))
 
 
@@ -444,7 +465,8 @@ def _fisher(value: float, error: float, figures: Floats | None, tail: float) -> 
     if figures is not None:
         within = figures[np.abs(figures) < 1 - EDGE]  # of draws of two people it is 1, whatever the others are
         error = max(error, float(np.arctanh(within).std(ddof=1))) if len(within) > 1 else error
-    middle, half = float(np.arctanh(value)), float(stats.norm.isf(tail)) * error
+    middle = float(np.arctanh(value))
+    half = float(stats.norm.isf(tail)) * error
     return float(np.tanh(middle - half)), float(np.tanh(middle + half))
 
 
@@ -495,7 +517,8 @@ def _all_weightings(strata: bytes, seed: int, draws: int) -> Floats:
 
 
 def _sample(strata: Integers, seed: int, draws: int, at_once: int) -> Iterator[Floats]:
-    random, people = np.random.default_rng(seed), len(strata)
+    random = np.random.default_rng(seed)
+    people = len(strata)
     # In the order of their first people: of two classes, either is then sampled alike as the positive one.
     members = [np.flatnonzero(strata == stratum) for stratum in dict.fromkeys(strata.tolist())]
     for start in range(0, draws, at_once):
@@ -515,7 +538,8 @@ def rarest_classes(classes: NDArray[Any], owner: Integers) -> Integers:
 
 
 def _check_aligned(scores: ArrayLike, patients: ArrayLike) -> tuple[Floats, NDArray[Any]]:
-    values, owners = np.asarray(scores, dtype=np.float64), np.asarray(patients)
+    values = np.asarray(scores, dtype=np.float64)
+    owners = np.asarray(patients)
     if not _weighting.have_same_cases(values, owners):
         problem = f"scores of shape {values.shape} for patients of shape {owners.shape}"
         raise UsageError(problem, "intervals", "Give one score and one patient for each image")
@@ -540,7 +564,8 @@ def figure_of_differences(
     people, owner = np.unique(np.asarray(patients), return_inverse=True)
     if estimate.low is None or len(people) < FEW_PATIENTS:
         return estimate
-    moved, times = abs(side), side * NORMAL_95 or 1.0
+    moved = abs(side)
+    times = side * NORMAL_95 or 1.0
     middle = moved * float(differences.mean())
     sums = np.stack([np.bincount(owner, (differences - middle) ** power) for power in range(3)], axis=1)
 

@@ -14,11 +14,13 @@ FALSE = 0.1
 # How often right labels alone look as if some were wrong.
 BY_CHANCE = 0.01
 # How far the logarithm of a temperature is expected from 0 (one standard deviation), and a shift of a class.
-FACTOR, SHIFT = 1.0, 2.0
+FACTOR = 1.0
+SHIFT = 2.0
 # The logarithm of a temperature beyond which nothing changes but rounding.
 LARGEST_FACTOR = 8.0
 # Shares of wrong labels from which a fit starts, and the largest that it may find.
-STARTS, MOST = (0.02, 0.08), 0.4
+STARTS = (0.02, 0.08)
+MOST = 0.4
 LEAST = 1e-12
 # Of the interval of the share that is wrong: each is a fit.
 DRAWS = 100
@@ -34,7 +36,8 @@ def probable_label_errors(probabilities: ArrayLike, labels: ArrayLike, *, false:
     (Benjamini and Hochberg, J R Stat Soc B 1995). A model that is sure of a wrong answer about right labels more often
     than a logistic curve has it cannot be told from wrong labels.
     """
-    chances, stated_labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
+    chances = np.asarray(probabilities, dtype=np.float64)
+    stated_labels = np.asarray(labels, dtype=int)
     classes, index = np.unique(stated_labels, return_inverse=True)
     named = np.full(len(stated_labels), -1)
     if len(classes) < 2:
@@ -58,7 +61,8 @@ def label_doubts(probabilities: ArrayLike, labels: ArrayLike) -> Floats:
     Arguments as in `probable_label_errors`. Calibration as there: where some labels are wrong, an ordinary one would
     be flattened by these.
     """
-    chances, stated_labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
+    chances = np.asarray(probabilities, dtype=np.float64)
+    stated_labels = np.asarray(labels, dtype=int)
     classes, index = np.unique(stated_labels, return_inverse=True)
     if len(classes) < 2:
         return np.zeros(len(stated_labels))
@@ -72,7 +76,8 @@ def wrong_share(probabilities: ArrayLike, labels: ArrayLike, patients: ArrayLike
     Arguments as in `probable_label_errors`; patients: (cases,) whose case it is
     Labels of one class show nothing: then it is 0, without an interval.
     """
-    chances, stated_labels = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
+    chances = np.asarray(probabilities, dtype=np.float64)
+    stated_labels = np.asarray(labels, dtype=int)
     classes, index = np.unique(stated_labels, return_inverse=True)
     people, owners = np.unique(np.asarray(patients), return_inverse=True)
     if len(classes) < 2:
@@ -135,12 +140,14 @@ def _fit_numbers(logs: Floats, index: Array, start: Floats, most: float) -> tupl
 
     most: such a share
     """
-    rows, classes = np.arange(len(index)), logs.shape[1]
+    rows = np.arange(len(index))
+    classes = logs.shape[1]
     spread = np.array([FACTOR, *[SHIFT] * (classes - 1)])
 
     def loss(numbers: Floats) -> tuple[float, Floats]:
         """Minus the log likelihood, a wrong label being any other class, with what speaks against large changes."""
-        chances, shares = _calibrate(logs, numbers[:classes]), numbers[classes:]
+        chances = _calibrate(logs, numbers[:classes])
+        shares = numbers[classes:]
         to_others = chances * shares / (classes - 1)
         stays = chances[rows, index] * (1 - shares[index]) - to_others[rows, index]
         chance_of_label = (stays + to_others.sum(axis=1)).clip(1e-300)

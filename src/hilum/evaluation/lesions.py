@@ -115,8 +115,10 @@ def find_lesions(masks: Image, organs: Image | None = None) -> Lesions:
 
     organs: a label map of structures on the same grid
     """
-    mask, geometry = masks.data[0], masks.geometry
-    numbers, kinds = np.zeros(mask.shape, np.int32), list[Label]()
+    mask = masks.data[0]
+    geometry = masks.geometry
+    numbers = np.zeros(mask.shape, np.int32)
+    kinds = list[Label]()
     named = {label.value: label for label in masks.labels}
     for value in (int(one) for one in np.unique(mask) if one):
         pieces, count = ndimage.label(mask == value, structure=np.ones((3, 3, 3)))
@@ -230,7 +232,8 @@ def _size_words(lesions: Sequence[Lesion], side: Lesions) -> str:
 
 def _overlapping(before: Lesions, after: Lesions, moved: Mapping[int, Floats]) -> list[LesionGroup]:
     """Lesions that cover each other, by way of others too: so those that merged or split are one group."""
-    count, ml = len(before.each), {one.number: one.ml for one in before.each}
+    count = len(before.each)
+    ml = {one.number: one.ml for one in before.each}
     top = np.array(before.geometry.shape) - 1
     edges = []
     for lesion in after.each:
@@ -263,7 +266,8 @@ def _nearest(before: Mapping[int, Floats], moved: Mapping[int, Floats]) -> list[
     gaps = np.array([[np.min(tree.query(points)[0]) for points in moved.values()] for tree in trees.values()])
     if not gaps.size:
         return []
-    ours, theirs = list(before), list(moved)
+    ours = list(before)
+    theirs = list(moved)
     # A pair that is too far apart is as good as none.
     rows, columns = optimize.linear_sum_assignment(np.minimum(gaps, LARGEST_GAP_MM))
     pairs = zip(rows.tolist(), columns.tolist(), strict=True)
@@ -277,15 +281,21 @@ def _nearest(before: Mapping[int, Floats], moved: Mapping[int, Floats]) -> list[
 
 RECIST = "doi:10.1016/j.ejca.2008.10.026"
 PERCIST = "doi:10.2967/jnumed.108.057307"
-MOST_TARGETS, MOST_OF_AN_ORGAN = 5, 2
+MOST_TARGETS = 5
+MOST_OF_AN_ORGAN = 2
 # mm: the least longest diameter of a target, the least short axis of a target node, and that of a normal node.
-TARGET_MM, TARGET_NODE_MM, NORMAL_NODE_MM = 10.0, 15.0, 10.0
+TARGET_MM = 10.0
+TARGET_NODE_MM = 15.0
+NORMAL_NODE_MM = 10.0
 # mm between planes up to which these hold; beyond, a target is at least two planes long.
 THIN_MM = 5.0
 # Shares of the sum by which it shrinks (of that at baseline) and grows (over the nadir), and the least growth in mm.
-PARTIAL, PROGRESSION, PROGRESSION_MM = 0.3, 0.2, 5.0
+PARTIAL = 0.3
+PROGRESSION = 0.2
+PROGRESSION_MM = 5.0
 # PERCIST: share of SULpeak, and the least change in SUL.
-UPTAKE, UPTAKE_SUL = 0.3, 0.8
+UPTAKE = 0.3
+UPTAKE_SUL = 0.8
 
 
 @dataclass(frozen=True)
@@ -305,7 +315,8 @@ class Response:
 def choose_targets(baseline: Lesions) -> tuple[int, ...]:
     """The numbers of at most five measurable lesions, the largest first, at most two of an organ where it is known."""
     least = max(TARGET_MM, 2 * baseline.thickness if baseline.thickness > THIN_MM else 0.0)
-    chosen, held = list[int](), Counter[str]()
+    chosen = list[int]()
+    held = Counter[str]()
     for candidate in sorted(baseline.each, key=lambda lesion: -lesion.extent):
         organ = "lymph nodes" if candidate.is_node else candidate.organ
         is_measurable = candidate.extent >= (TARGET_NODE_MM if candidate.is_node else least)
@@ -328,9 +339,11 @@ def recist(baseline: Lesions, after: Lesions, links: Sequence[LesionLink], earli
     fresh = [link.after[0] for link in links if link.state == "new" and not _is_normal(theirs[link.after[0]])]
     figures: dict[str, PlainValue] = {"targets": list(targets), "others": sorted(others), "new_lesions": len(fresh)}
     if not baseline.each:
-        target, because = "", "no lesion was contoured at baseline"
+        target = ""
+        because = "no lesion was contoured at baseline"
     elif not targets:
-        target, because = "", "no lesion at baseline is large enough for a target"
+        target = ""
+        because = "no lesion at baseline is large enough for a target"
     else:
         target, because, sums = _target(targets, ours, theirs, links, earlier)
         figures |= sums
@@ -382,7 +395,8 @@ def _target(
         return "NE", "a target lies outside the follow-up image", sums
     pieces = [_as_before(link, after[number], before) for link in linked for number in link.after]
     last = sum(one.extent for one in pieces)
-    growth, loss = last - nadir, first - last
+    growth = last - nadir
+    loss = first - last
     sums |= {"sum_after_mm": round(last, 3), "change_percent": round(-100 * loss / first, 3)}
     sums |= {"over_nadir_mm": round(growth, 3)}
     if all(_is_normal(one) for one in pieces):
@@ -407,7 +421,8 @@ def percist(before: float, after: float, new: int, least: float | None = None) -
     least:         SULpeak from which on a lesion can be judged: 1.5 times that of the liver and two deviations
     """
     figures = {"sul_peak_before": before, "sul_peak_after": after, "new_lesions": new, "measurable_from": least}
-    change, share = after - before, 100 * (after - before) / before
+    change = after - before
+    share = 100 * (after - before) / before
     if new:
         return Response("PMD", f"{errors.count_phrase(new, 'new lesion')}: any makes it progression", PERCIST, figures)
     if after == 0:

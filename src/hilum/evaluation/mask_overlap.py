@@ -78,7 +78,8 @@ class Overlap:
 
 def overlap_of_masks(prediction: ArrayLike, reference: ArrayLike) -> Overlap:
     """The voxels of two masks of one grid."""
-    predicted, true = np.asarray(prediction, dtype=bool), np.asarray(reference, dtype=bool)
+    predicted = np.asarray(prediction, dtype=bool)
+    true = np.asarray(reference, dtype=bool)
     _refuse_other_shape(predicted, true)
     return Overlap(*(int(np.count_nonzero(mask)) for mask in (predicted & true, predicted, true)))
 
@@ -98,10 +99,12 @@ def confusion_counts(prediction: ArrayLike, reference: ArrayLike, labels: Sequen
 
     The first row and column are the background: every value that is not among `labels`.
     """
-    predicted, true = np.asarray(prediction), np.asarray(reference)
+    predicted = np.asarray(prediction)
+    true = np.asarray(reference)
     _refuse_other_shape(predicted, true)
     if true.flags.f_contiguous:  # as NIfTI lies in memory: parts of the last axis are in one piece
-        predicted, true = predicted.T, true.T
+        predicted = predicted.T
+        true = true.T
     size = len(labels) + 1
     counts = np.zeros(size * size, dtype=np.int64)
     rows = max(1, AT_ONCE * len(true) // max(1, true.size))
@@ -124,7 +127,9 @@ def overlap_from_confusion(matrix: NDArray[np.int64], labels: Sequence[int]) -> 
 
 def overlap_of_places(matrix: NDArray[np.int64], places: Sequence[int]) -> Overlap:
     """The Overlap of a structure that is made of these rows and columns of `confusion_counts`."""
-    both, predicted, true = matrix[np.ix_(places, places)], matrix[:, places], matrix[places]
+    both = matrix[np.ix_(places, places)]
+    predicted = matrix[:, places]
+    true = matrix[places]
     return Overlap(*(int(counts.sum()) for counts in (both, predicted, true)))
 
 
@@ -134,7 +139,8 @@ def boxes_of_structures(maps: Sequence[Array], structures: Mapping[str, tuple[in
     structures: {name: its values}
     Of a structure that is nowhere, a corner of the grid.
     """
-    shape, top = maps[0].shape, max((max(values) for values in structures.values()), default=0)
+    shape = maps[0].shape
+    top = max((max(values) for values in structures.values()), default=0)
     # In the order of memory, as NIfTI has it the other way round: else it takes four times as long.
     turns = [-1 if one.flags.f_contiguous else 1 for one in maps]
     found = [

@@ -25,7 +25,8 @@ def membership_rows(losses: ArrayLike, trained: ArrayLike, patients: ArrayLike, 
 
     losses:  (images,) or ranks of them; trained: (images,) truths; patients: (images,) whose image it is
     """
-    small, is_member = -np.asarray(losses, dtype=np.float64), np.asarray(trained, dtype=bool)
+    small = -np.asarray(losses, dtype=np.float64)
+    is_member = np.asarray(trained, dtype=bool)
 
     def auc(weights: Floats) -> Floats:
         return classification.auroc(small, is_member, weights)

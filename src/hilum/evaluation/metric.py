@@ -24,7 +24,9 @@ UNIT_ENDS: Mapping[str, str] = {
 }
 # Ends of the names of metrics of probabilities before they were calibrated, by the epistemic part of the uncertainty,
 # and of the answered cases alone.
-BEFORE, BY_EPISTEMIC, OF_ANSWERED = "_uncalibrated", "_epistemic", "_answered"
+BEFORE = "_uncalibrated"
+BY_EPISTEMIC = "_epistemic"
+OF_ANSWERED = "_answered"
 # Begins the names of metrics of a further model that sees the result.
 DOWNSTREAM = "downstream_"
 

@@ -61,7 +61,8 @@ class MeshCells:
         """
         volume = area = 0.0
         for kind in np.flatnonzero(self.counts[1:-1]) + 1:
-            triangles, count = _triangles(int(kind)), self.counts[kind]
+            triangles = _triangles(int(kind))
+            count = self.counts[kind]
             normals = _normals(triangles)
             area += count * np.linalg.norm(_normals(triangles @ np.asarray(steps).T), axis=1).sum()
             # The divergence theorem along the first axis: each triangle's centre, in all cells of this kind together.
@@ -85,7 +86,8 @@ class RegionShape:
     _edge: NDArray[np.intp] = field(default_factory=lambda: np.zeros(0, np.intp))
 
     def __post_init__(self) -> None:
-        self.sums, self.products = np.zeros(self.axes), np.zeros((self.axes, self.axes))
+        self.sums = np.zeros(self.axes)
+        self.products = np.zeros((self.axes, self.axes))
 
     def add(self, inside: Array, start: tuple[int, ...], *, follows: bool = False) -> None:
         """Add a part, (*spatial), whose first voxel is at `start`.

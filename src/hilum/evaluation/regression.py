@@ -98,7 +98,8 @@ def absolute_agreement(predicted: ArrayLike, reference: ArrayLike, weights: Floa
     values, true, count = _pair(predicted, reference, weights)
     total = count.sum(axis=-1)
     free = _weighting.ratio_or_nan(total, total - 1)
-    between, rest = 2 * free * _variance((values + true) / 2, count), free * _variance(values - true, count) / 2
+    between = 2 * free * _variance((values + true) / 2, count)
+    rest = free * _variance(values - true, count) / 2
     of_raters = total * _weighting.weighted_mean(values - true, count) ** 2 / 2
     estimated = _weighting.ratio_or_nan(
         between - rest, between + rest + 2 * _weighting.ratio_or_nan(of_raters - rest, total)
@@ -129,7 +130,8 @@ def limits_of_agreement(
     Bland and Altman, Lancet 1986, doi:10.1016/S0140-6736(86)90837-8
     """
     values, true, count = _pair(predicted, reference, weights)
-    apart, total = values - true, count.sum(axis=-1)
+    apart = values - true
+    total = count.sum(axis=-1)
     middle = _weighting.weighted_mean(apart, count)
     half = NORMAL_95 * np.sqrt(_weighting.ratio_or_nan(_variance(apart, count) * total, total - 1))
     return middle - half, middle + half
@@ -154,7 +156,8 @@ def is_covered(predicted: ArrayLike, deviation: ArrayLike, reference: ArrayLike)
 
 
 def _pair(predicted: ArrayLike, reference: ArrayLike, weights: Floats | None) -> tuple[Floats, Floats, Floats]:
-    values, true = np.asarray(predicted, dtype=np.float64), np.asarray(reference, dtype=np.float64)
+    values = np.asarray(predicted, dtype=np.float64)
+    true = np.asarray(reference, dtype=np.float64)
     if not (_weighting.have_same_cases(values, true) and np.isfinite([values, true]).all()):
         problem = f"predictions of {values.shape} for references of {true.shape}, or one that is not a number"
         raise UsageError(problem, "regression", "Give one prediction and one reference for each case")

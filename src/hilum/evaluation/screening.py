@@ -37,7 +37,9 @@ def screening_rows(
     Raises UsageError for an outcome that is none.
     Sickles and D'Orsi, ACR BI-RADS Follow-up and Outcome Monitoring, 5th edition, 2013
     """
-    called, ends, people = np.asarray(recalled, bool), np.asarray(outcome, str), np.asarray(patients)
+    called = np.asarray(recalled, bool)
+    ends = np.asarray(outcome, str)
+    people = np.asarray(patients)
     if unknown := sorted({*ends.tolist()} - {*OUTCOMES}):
         raise UsageError(f"{unknown[0]!r} is no outcome of screening", "outcome", f"Write {', '.join(OUTCOMES)}")
     cancer = np.isin(ends, ("cancer", "interval"))

@@ -47,12 +47,14 @@ def pool_sites(estimates: Sequence[Estimate], *, ends: tuple[float, float] = (-m
     doi:10.1002/sim.1009; Higgins et al., J R Stat Soc A 2009, doi:10.1111/j.1467-985X.2008.00552.x
     """
     weighed = [(one, error) for one in estimates if (error := standard_error(one)) is not None]
-    cases, people = sum(one.n for one, _ in weighed), sum(one.patients for one, _ in weighed)
+    cases = sum(one.n for one, _ in weighed)
+    people = sum(one.patients for one, _ in weighed)
     if (sites := len(weighed)) < FEWEST_SITES:
         method = f"none: {errors.count_phrase(sites, 'site')} with an interval, {FEWEST_SITES} are needed"
         blank = Estimate(math.nan, n=cases, patients=people, method=method)
         return PooledSites(blank, blank)
-    values, variances = np.array([one.value for one, _ in weighed]), np.array([error for _, error in weighed]) ** 2
+    values = np.array([one.value for one, _ in weighed])
+    variances = np.array([error for _, error in weighed]) ** 2
     between = _variance_between(values, variances)
     weights = 1 / (variances + between)
     mean = float(weights @ values / weights.sum())

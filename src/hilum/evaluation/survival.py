@@ -24,7 +24,9 @@ from hilum.values import Floats
 Truths = NDArray[np.bool_]
 # Of Newton's method for a slope: steps of at most 1, after which one that still moves has no end. A hazard whose
 # logarithm is beyond 50 is like a certain one.
-NEWTON_STEPS, CONVERGED, LARGEST_LOG = 25, 1e-6, 50.0
+NEWTON_STEPS = 25
+CONVERGED = 1e-6
+LARGEST_LOG = 50.0
 # Of predicted survival, as in the paper on D-calibration.
 GROUPS = 10
 # Of the variance that a direction of these would have without censoring, the share that has to be left.
@@ -194,7 +196,8 @@ def brier_errors(
     Graf et al., Stat Med 1999, doi:10.1002/(SICI)1097-0258(19990915/30)18:17/18<2529::AID-SIM274>3.0.CO;2-5
     """
     last, events = _check(times, happened)
-    chance, when = np.asarray(survival, dtype=np.float64), np.asarray(moments, dtype=np.float64)
+    chance = np.asarray(survival, dtype=np.float64)
+    when = np.asarray(moments, dtype=np.float64)
     if chance.shape != (len(last), len(when)):
         problem = f"survival of {chance.shape} for {len(last)} cases at {len(when)} times"
         raise UsageError(problem, "survival", "Give one probability for each case and time")
@@ -210,9 +213,11 @@ def censoring_weights(times: ArrayLike, happened: ArrayLike, followed: Steps, mo
     """
     last, events = _check(times, happened)
     when = np.asarray(moments, dtype=np.float64)
-    had, alive = events[:, None] & (last[:, None] <= when), last[:, None] > when
+    had = events[:, None] & (last[:, None] <= when)
+    alive = last[:, None] > when
     # Of those without the event by then the weight is that of the moment, whatever comes later.
-    of_events, of_rest = _inverse(followed.before(last)), _inverse(followed.at(when))
+    of_events = _inverse(followed.before(last))
+    of_rest = _inverse(followed.at(when))
     return np.where(had, of_events[:, None], np.where(alive, of_rest, 0.0))
 
 
@@ -251,12 +256,15 @@ def calibration_slope(
     last, events = _check(times, happened)
     order = np.argsort(last, kind="stable")
     first = np.searchsorted(last[order], last[order], side="left")  # who is at risk then, in this order, and all after
-    numbers, count = _numbers(risk, last)[order], _weighting.case_weights(weights, len(last))[..., order]
+    numbers = _numbers(risk, last)[order]
+    count = _weighting.case_weights(weights, len(last))[..., order]
     spread = float(numbers.std())
     if spread == 0:
         return np.full(count.shape[:-1], np.nan)
-    scaled, had = (numbers - numbers.mean()) / spread, count * events[order]
-    slope, step = np.zeros(count.shape[:-1]), np.ones(count.shape[:-1])
+    scaled = (numbers - numbers.mean()) / spread
+    had = count * events[order]
+    slope = np.zeros(count.shape[:-1])
+    step = np.ones(count.shape[:-1])
     for _ in range(NEWTON_STEPS):
         relative = count * np.exp(np.clip(slope[..., None] * scaled, -LARGEST_LOG, LARGEST_LOG))
         moments = (relative, relative * scaled, relative * scaled**2)
@@ -325,7 +333,8 @@ def _counts(times: Floats, happened: Truths, weights: Floats | None) -> tuple[Fl
 
 
 def _check(times: ArrayLike, happened: ArrayLike) -> tuple[Floats, Truths]:
-    last, events = np.asarray(times, dtype=np.float64), _weighting.require_truths(happened, "happened")
+    last = np.asarray(times, dtype=np.float64)
+    events = _weighting.require_truths(happened, "happened")
     if not _weighting.have_same_cases(last, events) or not len(last) or not (np.isfinite(last) & (last > 0)).all():
         problem = f"times of {last.shape} for events of {events.shape}, or a time that is not above 0"
         raise UsageError(problem, "survival", "Give one time and one event for each case")

@@ -28,8 +28,10 @@ KEPT_NUMBERS = 0.8
 # HOTA: Luiten et al., Int J Comput Vis 2021, doi:10.1007/s11263-020-01375-2; identity switches: CLEAR MOT, Bernardin
 # and Stiefelhagen, EURASIP J Image Video Process 2008, doi:10.1155/2008/246309. Both as TrackEval counts them.
 ALPHAS = np.arange(0.05, 0.99, 0.05)
-SWITCH_OVERLAP, ROUNDING = 0.5, float(np.finfo(float).eps)
-HOTA, SWITCHES = "hota", "identity_switches"
+SWITCH_OVERLAP = 0.5
+ROUNDING = float(np.finfo(float).eps)
+HOTA = "hota"
+SWITCHES = "identity_switches"
 TRACK_METRICS = (Metric(HOTA, "Tracking (HOTA)"), Metric(SWITCHES, "Identity switches a clip", "less", unit="switches"))
 # A case that is a frame, as layouts name it.
 FRAME = re.compile(r"(.*)_frame(\d+)")
@@ -52,7 +54,9 @@ class _Track:
     def see(self, corners: Floats, frame: int) -> None:
         """Take its place in a frame."""
         shift = np.tile(((corners - self.corners).reshape(2, -1)).mean(axis=0), 2)
-        self.speed, self.corners, self.last = shift / (frame - self.last), corners, frame
+        self.speed = shift / (frame - self.last)
+        self.corners = corners
+        self.last = frame
 
 
 def follow_boxes(frames: Sequence[tuple[Floats, Sequence[str]]]) -> list[list[int]]:
@@ -61,7 +65,8 @@ def follow_boxes(frames: Sequence[tuple[Floats, Sequence[str]]]) -> list[list[in
     frames: (n, 2 * axes) corners of the boxes of each, and their classes
     A track goes on after at most five frames without its object.
     """
-    tracks, numbers_of_frames = list[_Track](), list[list[int]]()
+    tracks = list[_Track]()
+    numbers_of_frames = list[list[int]]()
     count = 0
     for frame, (corners, kinds) in enumerate(frames):
         tracks = [one for one in tracks if frame - one.last <= LONGEST_GAP + 1]
@@ -106,7 +111,8 @@ class TrackedFrame:
 
 def hota(frames: Sequence[TrackedFrame]) -> float:
     """Higher order tracking accuracy: the root of detection times association, the mean over overlaps to 0.95."""
-    ours, theirs = _places([one.reference for one in frames]), _places([one.predicted for one in frames])
+    ours = _places([one.reference for one in frames])
+    theirs = _places([one.predicted for one in frames])
     counts = np.bincount(np.concatenate(ours))[:, None] + np.bincount(np.concatenate(theirs))[None]
     near = np.zeros(counts.shape)
     for frame, rows, columns in zip(frames, ours, theirs, strict=True):
@@ -134,7 +140,9 @@ def _places(numbers: Sequence[Sequence[int]]) -> list[NDArray[np.intp]]:
 
 def identity_switches(frames: Sequence[TrackedFrame]) -> int:
     """Number of times an object is found in another track than before; found from an IoU of 0.5 on."""
-    last_seen, before, count = dict[int, int](), dict[int, int](), 0
+    last_seen = dict[int, int]()
+    before = dict[int, int]()
+    count = 0
     for step in (frame for frame in frames if frame.overlap.size):
         same = [[before.get(ours) == theirs for theirs in step.predicted] for ours in step.reference]
         # Who was together in the frame before stays so, whatever overlaps more.
@@ -170,7 +178,8 @@ def track_rows(table: Table, *, seed: Seed) -> Iterator[Row]:
     tracked = table[table["tracks"].notna()]
     names = tracked["case"].astype(str).str.extract(FRAME)
     for label, of_label in tracked.groupby(tracked["label"], sort=False):
-        scores, patients = list[tuple[float, int]](), list[str]()
+        scores = list[tuple[float, int]]()
+        patients = list[str]()
         for _, clip in of_label.groupby(names[0][of_label.index], sort=False):
             cells = clip.assign(frame=names[1][clip.index].astype(int)).sort_values("frame")["tracks"]
             frames = _frames([structured_text.parse_json(cell) for cell in cells])
@@ -197,7 +206,8 @@ def _frames(cells: Sequence[list[Any]]) -> list[TrackedFrame] | None:
 
 def _keeps_numbers(tracks: Sequence[Sequence[int]], numbers: Sequence[Sequence[int]]) -> bool:
     """Whether objects that were followed have mostly the same number as before."""
-    last, is_kept = dict[int, int](), list[bool]()
+    last = dict[int, int]()
+    is_kept = list[bool]()
     for track_numbers, reference_numbers in zip(tracks, numbers, strict=True):
         is_kept += [
             last[track] == number

@@ -52,7 +52,8 @@ def aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None) -> Fl
     counts = _weighting.case_weights(weights, len(order))[..., order]
     groups = np.add.reduceat(counts, starts, axis=-1)
     lost = np.add.reduceat(counts * losses[order], starts, axis=-1)
-    before, lost_before = np.cumsum(groups, axis=-1) - groups, np.cumsum(lost, axis=-1) - lost
+    before = np.cumsum(groups, axis=-1) - groups
+    lost_before = np.cumsum(lost, axis=-1) - lost
     mean = np.nan_to_num(_weighting.ratio_or_nan(lost, groups))
     # After c cases that lost s, the mean loss among c + j, with j more that lose m each, is m + (s - c m) / (c + j):
     # the sum of 1 / (c + j) over j is a difference of harmonic numbers.
@@ -69,7 +70,8 @@ def excess_aurc(doubt: ArrayLike, loss: ArrayLike, weights: Floats | None = None
 
 def _in_order(doubt: ArrayLike, loss: ArrayLike) -> tuple[Floats, np.ndarray, np.ndarray]:
     """(cases,) losses, the order of rising doubt, and the places in it where cases of equal doubt begin."""
-    doubts, losses = np.asarray(doubt, dtype=np.float64), np.asarray(loss, dtype=np.float64)
+    doubts = np.asarray(doubt, dtype=np.float64)
+    losses = np.asarray(loss, dtype=np.float64)
     if (
         not _weighting.have_same_cases(doubts, losses)
         or not len(doubts)

@@ -55,7 +55,8 @@ def narrowing(mask: ArrayLike, spacing: ArrayLike) -> Narrowing:
     spacing: (axes,) mm, or (axes, axes), whose columns are the steps of one index in mm, as in an affine
     Raises GeometryError for another number of axes.
     """
-    inside, steps = np.asarray(mask, dtype=bool), _weighting.spacing_steps(spacing)
+    inside = np.asarray(mask, dtype=bool)
+    steps = _weighting.spacing_steps(spacing)
     if inside.ndim not in DIP or len(steps) != inside.ndim:
         problem = f"a mask with {inside.ndim} axes and a spacing of {len(steps)}"
         raise GeometryError(problem, "narrowing", "Give a picture or a volume, and the mm of each of its axes")

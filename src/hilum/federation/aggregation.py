@@ -71,7 +71,8 @@ def aggregate(method: Aggregation, common: CommonState, updates: Mapping[str, tu
     `updates` may read each site's weights as it is asked for them, so that one is in memory at a time. Counters of
     steps are those of the site that has most; statistics of batch normalisation are pooled by counts.
     """
-    pooled, counters = PooledStatistics(), dict[str, np.ndarray]()
+    pooled = PooledStatistics()
+    counters = dict[str, np.ndarray]()
     of_batches = {name for name in common.weights if name.rpartition(".")[2] in (MEAN, VARIANCE)}
     floating = {name for name, one in common.weights.items() if one.dtype.kind == "f"} - of_batches
     method.start(CommonState({name: common.weights[name].astype(np.float64) for name in floating}, common.moments))
@@ -90,7 +91,8 @@ class PooledStatistics:
     """Means and variances of batch normalisation, pooled by counts: as if all samples had been of one site."""
 
     def __init__(self) -> None:
-        self._sums, self._count = dict[str, np.ndarray](), 0.0
+        self._sums = dict[str, np.ndarray]()
+        self._count = 0.0
 
     def add(self, statistics: Arrays, share: float) -> None:
         """Those of a site; of a variance the second moment is summed."""

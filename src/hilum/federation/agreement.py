@@ -59,7 +59,8 @@ class Introduction:
 
 def introduce(examination: Examination, task: str) -> Introduction:
     """What the site of these cases says; task: the kind of problem that its references are of."""
-    dataset, fingerprint = examination.dataset, examination.fingerprint
+    dataset = examination.dataset
+    fingerprint = examination.fingerprint
     stated = {kind: tuple((one.value, one.name) for one in own) for kind, own in dataset.classes.items() if own}
     found = dict[str, tuple[str, ...]]()
     for kind in sorted(dataset.kinds):
@@ -106,7 +107,8 @@ def agree(sites: Mapping[str, Introduction]) -> Introduction:
     first, *others = sorted(sites)
     for site in others:
         for name, remedy in ALIKE.items():
-            ours, theirs = getattr(sites[first], name), getattr(sites[site], name)
+            ours = getattr(sites[first], name)
+            theirs = getattr(sites[site], name)
             if ours != theirs:
                 problem = f"has {name} {_words(theirs)}, where {first} has {_words(ours)}"
                 raise DatasetError(problem, site, remedy)

@@ -29,7 +29,9 @@ Arrays = Mapping[str, np.ndarray]
 # What a message states beside arrays, by the stage of the federation that it is of.
 Facts = Mapping[str, Any]
 # In the header of a safetensors file: what is no array. Its length stands in the first bytes.
-METADATA, MESSAGE, LENGTH = "__metadata__", "message", 8
+METADATA = "__metadata__"
+MESSAGE = "message"
+LENGTH = 8
 # A header beyond this is none of ours.
 LONGEST_HEADER = 1 << 27
 
@@ -59,7 +61,8 @@ def decode_message(encoded: bytes, where: str) -> SiteMessage:
         header = structured_text.parse_json(encoded[LENGTH : LENGTH + length].decode())
         content = structured_text.parse_json(header[METADATA][MESSAGE])
         arrays = safetensors_numpy.load(encoded)
-        kind, facts = content["kind"], content["facts"]
+        kind = content["kind"]
+        facts = content["facts"]
         if not isinstance(kind, str) or not isinstance(facts, dict):
             raise ValueError("it names no stage")
         return SiteMessage(kind, facts, arrays)
@@ -69,14 +72,19 @@ def decode_message(encoded: bytes, where: str) -> SiteMessage:
 
 
 # In a job's folder.
-FEDERATION, EXCHANGES, TRAFFIC, ROUNDS = "federation", "exchanges.jsonl", "traffic.csv", "rounds.csv"
+FEDERATION = "federation"
+EXCHANGES = "exchanges.jsonl"
+TRAFFIC = "traffic.csv"
+ROUNDS = "rounds.csv"
 TRAFFIC_COLUMNS = ("round", "site", "direction", "kind", "bytes", "seconds")
 ROUND_COLUMNS = ("round", "site", "steps", "seconds", "loss", "weight", "norm", "state")
-SERVER, ERROR = "server", "error"
+SERVER = "server"
+ERROR = "error"
 WORDS = ("problem", "where", "remedy")
 # The name of a site is also that of a folder.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-TO_SITE, TO_SERVER = "to site", "to server"
+TO_SITE = "to site"
+TO_SERVER = "to server"
 
 
 @dataclass(eq=False)
@@ -114,7 +122,8 @@ class ExchangeRecords:
             "kind": kind,
             "bytes": len(encoded),
         }
-        now, digest = datetime.now(UTC).isoformat(timespec="seconds"), hashlib.sha256(encoded).hexdigest()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        digest = hashlib.sha256(encoded).hexdigest()
         self._chain({"when": now, **what, "sha256": digest})
 
     def note_round(self, row: Sequence[Any]) -> None:

@@ -52,9 +52,11 @@ from hilum.values.table_cells import TableRow
 from hilum.work_state import log
 
 # Below `federation/`: what the server goes on from, and updates until all of a round have come.
-COMMON, INCOMING = "common.safetensors", "incoming"
+COMMON = "common.safetensors"
+INCOMING = "incoming"
 # Of the minutes, what is left for scoring, and where no site has a case to score.
-OUTSIDE, UNSCORED = 0.2, 0.05
+OUTSIDE = 0.2
+UNSCORED = 0.05
 # After a round steps are planned anew where they would miss the end by more.
 SLACK = 0.05
 SECTION = "federation"
@@ -104,7 +106,8 @@ class RoundState:
             return None
         kept = exchanges.decode_message(file.read_bytes(), str(file))
         weights, moments, averages = (_named(kept.arrays, f"{part}/") for part in ("weights", "moments", "averages"))
-        facts, common = kept.facts, CommonState(weights, moments)
+        facts = kept.facts
+        common = CommonState(weights, moments)
         return cls(facts["number"], facts["began"], TrainingPace(**facts["pace"]), common, averages, facts["score"])
 
 
@@ -159,13 +162,15 @@ class FederatedJob:
             for sentence in shared:
                 log.warning("%s", sentence)
         plan = self._plan(request, agreed)
-        text, least = plan_file.plan_text(plan), int(plan["federation.min_count"])
+        text = plan_file.plan_text(plan)
+        least = int(plan["federation.min_count"])
         answers = self._ask_all("plan", {"plan": text})
         digest = hashlib.sha256(text.encode()).hexdigest()
         for site, one in answers.items():
             if one.facts.get("plan") != digest:
                 raise IntegrityError("agreed to another plan", f"site {site}", "Begin the job anew")
-        now, parties = datetime.now(UTC).isoformat(timespec="seconds"), dict[str, TableRow]()
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        parties = dict[str, TableRow]()
         for site, one in answers.items():  # counts only where they are large enough to be known
             counts = {part: int(one.facts[part]) for part in ("train", "val", "test")}
             large = {part: count if count >= least else None for part, count in counts.items()}
@@ -244,7 +249,8 @@ class FederatedJob:
     def _replan(self, state: RoundState) -> RoundState:
         """Other steps, where the pace so far says that those planned would miss the end; fewer, after round 1."""
         by_round = pd.read_csv(self.folder / ROUNDS).groupby("round")["seconds"]
-        ahead, rounds = state.pace.steps - state.began, self.record.rounds - state.number
+        ahead = state.pace.steps - state.began
+        rounds = self.record.rounds - state.number
         took = float((by_round.sum() if self.carrier.takes_turns else by_round.max()).sum())
         fitting = max(rounds, math.floor(self._seconds_left * state.began / max(took, 1e-3)))
         # A job that goes on does not know how long it took before.
@@ -258,7 +264,9 @@ class FederatedJob:
 
     def _round(self, number: int, state: RoundState) -> RoundState:
         """One round: all sites train from common weights, and theirs become common."""
-        rounds, chosen, began = self.record.rounds, self.settings.federation, time.monotonic()
+        rounds = self.record.rounds
+        chosen = self.settings.federation
+        began = time.monotonic()
         until = round_end(state.pace, number, rounds)
         averages = number == rounds or chosen.select == "validation"
         facts = {"round": number, "begins": state.began, "until": until, "averages": averages}
@@ -269,7 +277,8 @@ class FederatedJob:
         after = replace(state, number=number, began=until, common=common)
         if averages:
             after = self._with_averages(after, updates, method)
-        count, seconds = errors.count_phrase(len(updates), "site"), time.monotonic() - began
+        count = errors.count_phrase(len(updates), "site")
+        seconds = time.monotonic() - began
         log.info("round %d of %d: %s in %.0f s", number, rounds, count, seconds)
         return after
 
@@ -277,7 +286,9 @@ class FederatedJob:
         """The updates of a round that can be used, on the disk, so that one is in memory; rows of `rounds.csv`."""
         folder = self.folder / INCOMING
         folder.mkdir(exist_ok=True)
-        answers, norms, problems = dict[str, Answer](), dict[str, float](), dict[str, HilumError]()
+        answers = dict[str, Answer]()
+        norms = dict[str, float]()
+        problems = dict[str, HilumError]()
         spent = dict[str, Sequence[BudgetRow]]()
         for site, one in asked:
             try:
@@ -303,7 +314,8 @@ class FederatedJob:
 
     def _note(self, number: int, site: str, answer: Answer, norm: float | None, error: HilumError | None) -> None:
         """A row of `rounds.csv`."""
-        facts, weight = answer.facts, answer.facts.get("weight") or 0
+        facts = answer.facts
+        weight = answer.facts.get("weight") or 0
         shown = weight if weight >= self.settings.federation.min_count else None
         state = "added" if error is None else f"left out: {error.problem}"
         row = (number, site, facts.get("steps"), round(answer.seconds, 3), facts.get("loss"), shown, norm, state)
@@ -335,7 +347,8 @@ class FederatedJob:
 
     def _calibrate(self, state: RoundState) -> None:
         """A temperature by sums over the sites' validation patients, where there are any, is a decision of the plan."""
-        answers, weights = self.settings.task.answers, iter([state.averages])
+        answers = self.settings.task.answers
+        weights = iter([state.averages])
         if answers is None or not answers.takes_temperature:
             return
 
@@ -358,7 +371,8 @@ class FederatedJob:
         counts = ask(None, {})["patients"]
         if not (patients := int(sum(counts))):
             return
-        factor, plan = calibration_fit.common_factor(slopes), plan_file.read_plan(self.out / "plan.yaml")
+        factor = calibration_fit.common_factor(slopes)
+        plan = plan_file.read_plan(self.out / "plan.yaml")
         sites = errors.count_phrase(len(counts), "site")
         because = (
             f"the temperature of {patients} unseen patients of {sites}, by sums of the derivatives of their losses"
@@ -431,7 +445,8 @@ def round_end(pace: TrainingPace, number: int, rounds: int) -> int:
 
 def update_norm(site: str, update: SiteMessage, common: CommonState) -> float:
     """The length of a site's change; IntegrityError for an update that cannot be one."""
-    own, count = _named(update.arrays, ""), update.facts.get("weight")
+    own = _named(update.arrays, "")
+    count = update.facts.get("weight")
     shapes = [{name: (one.shape, one.dtype) for name, one in each.items()} for each in (own, common.weights)]
     faults = {
         "other weights than the common ones": shapes[0] != shapes[1],

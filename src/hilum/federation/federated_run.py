@@ -32,7 +32,8 @@ from hilum.training import checkpoint_files
 from hilum.values import PlainValue, Plan
 from hilum.values.table_cells import TableRow
 
-JOB, SCHEMA = "federation.json", "hilum.federation"
+JOB = "federation.json"
+SCHEMA = "hilum.federation"
 # What a site's folder holds, beside the job's: `JOB.sites/<site>`.
 SITES_FOLDER = ".sites"
 LEFT_OUT = "Left out: {}prediction sets, decision thresholds and the gate, which need cases of all sites."
@@ -124,7 +125,8 @@ class JobEnd:
         """The model, `sites.csv`, summary, notes and report, which marks a finished job."""
         plan = plan_file.read_plan(self.out / "plan.yaml")
         settings = plan_checks.checked_settings(plan)
-        least, metrics = settings.federation.min_count, settings.task.metrics
+        least = settings.federation.min_count
+        metrics = settings.task.metrics
         rows, figures = pooled_figures.pool_scores(self.scores, metrics, least)
         primary = str(plan["evaluation.primary"])
         sites = pooled_figures.sites_table(figures, least)

@@ -39,16 +39,20 @@ from hilum.federation.site import Site
 from hilum.files.storage import structured_text
 
 # The name of our tasks, and of the bytes in them.
-TASK, MESSAGE = "hilum", "message"
+TASK = "hilum"
+MESSAGE = "message"
 # NVFlare calls its users by mail addresses; that of ours is in a domain that nobody can have, RFC 2606.
-ORGANISATION, NAME = "hilum", "operator@hilum.invalid"
+ORGANISATION = "hilum"
+NAME = "operator@hilum.invalid"
 # s between two looks at whether a site or the whole job is gone; to a connection.
-LOOK, PATIENCE = 0.5, 2.0
+LOOK = 0.5
+PATIENCE = 2.0
 
 
 def provision_kits(described: FederationFile, out: Path) -> None:
     """Kits of a new federation below `out`: one of the server, which may submit jobs, and one of each site."""
-    sites, port = sorted(described.parties), described.port
+    sites = sorted(described.parties)
+    port = described.port
     project = Project(ORGANISATION, "", props={"api_version": 3, "name": ORGANISATION})
     listens = {"default_host": described.host, "fed_learn_port": port, "admin_port": port}
     project.set_server(SERVER, ORGANISATION, listens)
@@ -74,7 +78,8 @@ def open_session(server: Kit, seconds: float, look: Callable[[], None]) -> Itera
     look: called while nobody answers yet, and raises where nobody will
     """
     logging.getLogger("nvflare").setLevel(logging.CRITICAL)  # it logs each look at a server that is not there yet
-    until, folder = time.monotonic() + seconds, str(server.folder / OPERATOR)
+    until = time.monotonic() + seconds
+    folder = str(server.folder / OPERATOR)
     while True:
         look()
         try:
@@ -95,7 +100,8 @@ class SiteExecutor(Executor):
 
     def __init__(self, request: str) -> None:
         super().__init__()
-        self._request, self._began = request, time.monotonic()
+        self._request = request
+        self._began = time.monotonic()
         self._site: Site | None = None
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:
@@ -111,7 +117,8 @@ class SiteExecutor(Executor):
         return Shareable({MESSAGE: answer.encoded})
 
     def _answer(self, kit: Kit, message: SiteMessage) -> SiteMessage:
-        own, least = kit.own, int(message.facts.get("min_count", sys.maxsize))
+        own = kit.own
+        least = int(message.facts.get("min_count", sys.maxsize))
         if least < own.get("min_count", 1):
             remedy = f"Ask for federation.min_count={own['min_count']}, or agree on less by --min-count there"
             raise UsageError(f"sends no facts of groups of {least}", f"site {kit.party}", remedy)
@@ -128,7 +135,8 @@ class JobController(Controller):
 
     def __init__(self, request: str, record: str) -> None:
         super().__init__()
-        self._request, self._record = request, record
+        self._request = request
+        self._record = record
 
     def start_controller(self, fl_ctx: FLContext) -> None:
         """Nothing: all is done in `control_flow`."""
@@ -141,7 +149,8 @@ class JobController(Controller):
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:
         """The job from its last whole round on; how it ended is written into the server's kit."""
-        kit, record = own_kit(fl_ctx), JobRecord(**structured_text.parse_json(self._record))
+        kit = own_kit(fl_ctx)
+        record = JobRecord(**structured_text.parse_json(self._record))
         carrier = TaskCarrier(self, fl_ctx, abort_signal, kit.sites, record.round_timeout)
         job = FederatedJob(Path(kit.own["out"]), carrier, record, kit.own["began"])
         try:
@@ -172,13 +181,16 @@ class TaskCarrier:
 
     def ask(self, message: SiteMessage, number: int, records: ExchangeRecords) -> Iterator[tuple[str, Answer]]:
         """What each site does with a message, in order of arrival; number: of the round."""
-        began, sent, arrived = time.monotonic(), message.encoded, queue.SimpleQueue[tuple[str, bytes]]()
+        began = time.monotonic()
+        sent = message.encoded
+        arrived = queue.SimpleQueue[tuple[str, bytes]]()
 
         def receive(client_task: Any, fl_ctx: FLContext) -> None:
             # Taken out, so that one update is in memory at a time.
             arrived.put((client_task.client.name, client_task.result.pop(MESSAGE, b"")))
 
-        task, waiting = Task(TASK, Shareable({MESSAGE: sent}), result_received_cb=receive), {*self.sites}
+        task = Task(TASK, Shareable({MESSAGE: sent}), result_received_cb=receive)
+        waiting = {*self.sites}
         self.controller.broadcast(task, self.context, [*self.sites], min_responses=len(self.sites))
         for site in self.sites:
             records.note_message(number, site, TO_SITE, message.kind, sent, 0.0)

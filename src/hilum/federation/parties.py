@@ -29,9 +29,11 @@ from hilum.work_state import log
 # What processes of NVFlare say.
 CONSOLE = "console.txt"
 # In the folder of private ones: who computes, and kits of parties on one machine.
-PROCESSES, KITS = "processes.json", ".kits"
+PROCESSES = "processes.json"
+KITS = ".kits"
 # s until a party on this machine must be there, and until a process is ended by force.
-START, PATIENCE = 120.0, 5.0
+START = 120.0
+PATIENCE = 5.0
 
 
 def take_port(host: str, port: int) -> int:
@@ -62,7 +64,8 @@ class PartyProcesses:
             process = psutil.Popen(
                 kit.command, start_new_session=True, stdout=console, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
             )
-        self._started[kit.party], self._known[process.pid] = (kit.port, process), (kit.party, process)
+        self._started[kit.party] = (kit.port, process)
+        self._known[process.pid] = (kit.party, process)
         self.note()
 
     def is_running(self, party: str) -> bool:
@@ -92,7 +95,8 @@ class PartyProcesses:
                 with suppress(psutil.Error):
                     finish(one)
             every = psutil.wait_procs(every, timeout=PATIENCE)[1]
-        self._started, self._known = {}, {}
+        self._started = {}
+        self._known = {}
 
     def note(self) -> None:
         """Write who computes, for whoever has to end it."""

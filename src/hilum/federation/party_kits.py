@@ -25,9 +25,13 @@ from hilum.runs.plan_request import PlanRequest
 from hilum.runtime import record_files
 from hilum.values import plain_values
 
-KIT, SCHEMA = "hilum.json", "hilum.kit"
+KIT = "hilum.json"
+SCHEMA = "hilum.kit"
 # In a kit: the operator's, in the server's; how a job ended; the plan about which a person is asked; the agreed one.
-OPERATOR, END, ASKED, ANSWER = "operator", "end.json", "asked-plan.yaml", "answer.txt"
+OPERATOR = "operator"
+END = "end.json"
+ASKED = "asked-plan.yaml"
+ANSWER = "answer.txt"
 CARRIER = "hilum.federation.nvflare_carrier"
 OURS = [f"{CARRIER}.JobController", f"{CARRIER}.SiteExecutor"]
 # Nobody may bring code: in a job that does NVFlare asks for no list of classes.
@@ -87,7 +91,8 @@ class Kit:
     def command(self) -> list[str]:
         """The line of NVFlare's process of this party."""
         kind = SERVER if self.party == SERVER else "client"
-        module, named = f"nvflare.private.fed.app.{kind}.{kind}_train", [f"uid={self.party}"] * (kind != SERVER)
+        module = f"nvflare.private.fed.app.{kind}.{kind}_train"
+        named = [f"uid={self.party}"] * (kind != SERVER)
         settings = ["secure_train=true", "org=hilum", "config_folder=config", *named]
         return [sys.executable, "-m", module, "-m", str(self.folder), "-s", f"fed_{kind}.json", "--set", *settings]
 
@@ -129,7 +134,8 @@ def write_job(folder: Path, request: PlanRequest, record: JobRecord) -> Path:
 
 def read_request(text: str, own: Mapping[str, Any]) -> PlanRequest:
     """What was asked for by the server, and how this machine reads its files."""
-    asked, reading = structured_text.parse_json(text), ReadingOptions(**own.get("reading", {}))
+    asked = structured_text.parse_json(text)
+    reading = ReadingOptions(**own.get("reading", {}))
     return PlanRequest(**{name: asked[name] for name in ASKED_OF_SITES}, reading=reading)
 
 

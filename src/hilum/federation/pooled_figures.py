@@ -17,7 +17,8 @@ from hilum.lazy import pandas as pd
 from hilum.scoring.auditing.site_audit import COLUMNS, SiteFigure
 from hilum.values import Estimate, Row
 
-DRAWS, COUNTS = 2000, ("n", "patients")
+DRAWS = 2000
+COUNTS = ("n", "patients")
 
 
 def draws_of_site(rows: Sequence[Row], rng: np.random.Generator) -> dict[int, np.ndarray]:
@@ -56,9 +57,11 @@ def pool_scores(
     mean of sites by random effects, which needs three of them. Counts below the least are 0.
     """
     keys = dict.fromkeys((row.metric, row.label) for one in sites.values() for row in one.rows)
-    rows, figures = list[Row](), list[SiteFigure]()
+    rows = list[Row]()
+    figures = list[SiteFigure]()
     for metric, label in keys:
-        here, sums = dict[str, Estimate](), list[np.ndarray]()
+        here = dict[str, Estimate]()
+        sums = list[np.ndarray]()
         for site in sorted(sites):
             for number, row in enumerate(sites[site].rows):
                 if (row.metric, row.label) == (metric, label):

@@ -21,7 +21,8 @@ UNSEARCHED = (
 def shared_sentences(examinations: Mapping[str, Examination]) -> Iterator[str]:
     """What each two sites of one machine share. examinations: {site: of its cases}"""
     for first, second in combinations(examinations, 2):
-        ours, theirs = examinations[first], examinations[second]
+        ours = examinations[first]
+        theirs = examinations[second]
         looks = {(site, case): look for site in (first, second) for case, look in examinations[site].looks.items()}
         named = {f"{site}: {case}": look for (site, case), look in looks.items()}
         sites = {f"{site}: {case}": site for site, case in looks}

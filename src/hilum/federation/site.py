@@ -109,7 +109,8 @@ class Site:
 
     def send_stand_ins(self, message: SiteMessage) -> SiteMessage:
         """Stand-ins of its training cases, each of so many cases as the server asks for."""
-        least, kinds = int(message.facts["min_count"]), message.facts["kinds"]
+        least = int(message.facts["min_count"])
+        kinds = message.facts["kinds"]
         self._split_cases()
         known = {case.id: case.known for case in self._examination.dataset}
         found = stand_ins.stand_ins_of(self._training_facts.cases, known, kinds, least)
@@ -129,7 +130,8 @@ class Site:
 
     def take_plan(self, message: SiteMessage) -> SiteMessage:
         """Take the common plan, or refuse it; its own folder is written."""
-        text, dataset = str(message.facts["plan"]), self._examination.dataset
+        text = str(message.facts["plan"])
+        dataset = self._examination.dataset
         with tempfile.TemporaryDirectory() as folder:
             (path := Path(folder, "plan.yaml")).write_text(text, encoding="utf-8")
             plan = plan_file.read_plan(path)
@@ -200,12 +202,15 @@ class Site:
 
     def train(self, message: SiteMessage) -> SiteMessage:
         """Take the common weights, train up to a step, and send its own; what a kill left half done is gone on with."""
-        facts, last = message.facts, checkpoint_files.last_checkpoint(self.folder)
-        begins, until = int(facts["begins"]), int(facts["until"])
+        facts = message.facts
+        last = checkpoint_files.last_checkpoint(self.folder)
+        begins = int(facts["begins"])
+        until = int(facts["until"])
         chosen = self._job.settings
         if not run_folder.checkpoint_state(self.folder):
             if chosen.privacy.epsilon is not None:
-                problem, remedy = "has lost what it has spent of its privacy budget", "Go on without it: --min-sites"
+                problem = "has lost what it has spent of its privacy budget"
+                remedy = "Go on without it: --min-sites"
                 raise IntegrityError(problem, str(self.folder), remedy)
             self._train_until(0)
         if (step := run_folder.checkpoint_state(self.folder)["step"]) > until:
@@ -226,7 +231,8 @@ class Site:
         found = self._weights(MODULE)
         if facts["averages"]:
             found |= {f"{AVERAGED}{name}": one for name, one in self._weights(WEIGHTS).items()}
-        losses, answer = [one.loss for one in moments], {"weight": len(self._job.train), "steps": until - begins}
+        losses = [one.loss for one in moments]
+        answer = {"weight": len(self._job.train), "steps": until - begins}
         if rows := privacy_record.rows_of_training(self.folder):  # no noise was added to the loss
             return SiteMessage("round", answer | {"privacy": site_budgets.shown_rows(rows, chosen)}, found)
         return SiteMessage("round", answer | {"loss": float(np.mean(losses)) if losses else None}, found)
@@ -281,14 +287,16 @@ class Site:
     @cached_property
     def _outputs(self) -> UnseenOutputs | None:
         """What the common model says of the validation cases; None of answers that take no temperature."""
-        task, cases = self._job.settings.task, self._run.cases("val")
+        task = self._job.settings.task
+        cases = self._run.cases("val")
         model = model_files.load(self.folder, str(self._run.plan["training.device"]))
         rows = task.rows([model.predict(case) for case in cases], cases)
         return None if task.answers is None else task.answers.outputs(rows)
 
     def _keep_model(self, averages: Arrays, calibration: Mapping[str, PlainValue] | None = None) -> None:
         """The common model is the site's, with the calibration that was found over sites."""
-        last, best = checkpoint_files.last_checkpoint(self.folder), checkpoint_files.best_checkpoint(self.folder)
+        last = checkpoint_files.last_checkpoint(self.folder)
+        best = checkpoint_files.best_checkpoint(self.folder)
         model = record_files.read_json(last / RECORD, MODEL_SCHEMA)
         found = {} if calibration is None else {"calibration": calibration}
         model["task"] = {**model["task"], **found}
@@ -300,8 +308,10 @@ class Site:
         run = self._run
         privacy_record.write_privacy_of_run(run)
         loaded = model_files.load(self.folder, str(run.plan["training.device"]))
-        seed, known = int(run.plan["training.seed"]), run.dataset.patients_known
-        cases, attacked = run.cases("test"), list[Row]()
+        seed = int(run.plan["training.seed"])
+        known = run.dataset.patients_known
+        cases = run.cases("test")
+        attacked = list[Row]()
         if message.facts.get("membership"):
             least = self._job.settings.federation.min_count
             attacked = membership_audit.membership_or_reason(

@@ -21,7 +21,8 @@ from hilum.quality.dataset_examination import Examination
 from hilum.values import Case, CaseFacts, Dataset, Fingerprint, Image, Label
 from hilum.values.dataset_cases import LazyMapping
 
-PAIRS, SERIES = "pairs", "series"
+PAIRS = "pairs"
+SERIES = "series"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ def group_cases(cases: Sequence[CaseFacts], least: int) -> list[list[CaseFacts]]
 
     Fewer than twice as many are one group, and fewer than `least` none.
     """
-    rest, groups = np.arange(len(cases)), list[list[CaseFacts]]()
+    rest = np.arange(len(cases))
+    groups = list[list[CaseFacts]]()
     places = _places(cases)
     while len(rest) >= 2 * least:
         middle = places[rest].mean(axis=0)
@@ -153,7 +155,8 @@ def read_stand_ins(records: Sequence[Facts], site: str) -> list[StandIn]:
 
 def examination_of(sites: Mapping[str, Sequence[StandIn]], agreed: Introduction) -> Examination:
     """The examination that planning goes by: each stand-in as often as it has cases, all of which train."""
-    cases, facts = list[Case](), list[CaseFacts]()
+    cases = list[Case]()
+    facts = list[CaseFacts]()
     for site in sorted(sites):
         for one in sites[site]:
             for _ in range(one.size):

@@ -75,9 +75,13 @@ class AcceptanceRecord(RecordHead, AcceptanceFacts):
     notes: list[str]
 
 
-LOCK, LOCK_SCHEMA = ".lock", RecordSchema("hilum.acceptance_lock", LockRecord)
-ACCEPTANCE, SCHEMA = "acceptance.json", RecordSchema("hilum.acceptance", AcceptanceRecord)
-ACCEPTED, CONDITIONAL, NOT_ACCEPTED = "accepted", "accepted with conditions", "not accepted"
+LOCK = ".lock"
+LOCK_SCHEMA = RecordSchema("hilum.acceptance_lock", LockRecord)
+ACCEPTANCE = "acceptance.json"
+SCHEMA = RecordSchema("hilum.acceptance", AcceptanceRecord)
+ACCEPTED = "accepted"
+CONDITIONAL = "accepted with conditions"
+NOT_ACCEPTED = "not accepted"
 ALPHA = 0.05
 
 
@@ -131,7 +135,8 @@ class AcceptancePlan:
 def read_acceptance_plan(path: Path) -> AcceptancePlan:
     """The plan in a file. Raises PlanError for the first thing that could not be executed."""
     stated, sha256 = change_plan.read_plan_file(path, StatedAcceptancePlan, PAGE)
-    where, cases = str(path), stated.get("cases", {})
+    where = str(path)
+    cases = stated.get("cases", {})
     for rule in stated["acceptance"]:
         if rule.rule != AT_LEAST:
             problem = f"the rule {rule.rule} of {rule.metric} compares with another model, and there is none"
@@ -143,7 +148,8 @@ def read_acceptance_plan(path: Path) -> AcceptancePlan:
 
 
 def _agreement(row: StatedAgreement, where: str) -> tuple[str, str]:
-    name, day = row["name"].strip(), row.get("on")
+    name = row["name"].strip()
+    day = row.get("on")
     try:
         on = day if isinstance(day, date) else date.fromisoformat(str(day))
     except ValueError as error:
@@ -228,7 +234,8 @@ def verdict_of_rows(rows: Iterable[AcceptanceRow]) -> tuple[str, dict[str, list[
     judged = [row for row in rows if row.holds is not None]
     if not all(row.holds for row in judged if not row.attribute):
         return NOT_ACCEPTED, {}
-    answered, broken = dict[str, list[str]](), set[str]()
+    answered = dict[str, list[str]]()
+    broken = set[str]()
     for attribute, group in dict.fromkeys((row.attribute, row.group) for row in judged if row.attribute):
         held = all(row.holds for row in judged if (row.attribute, row.group) == (attribute, group))
         answered.setdefault(attribute, []).extend([group] if held else [])

@@ -13,8 +13,12 @@ from hilum.monitoring.drift_detection import Drift
 from hilum.monitoring.performance_figures import AUDITED, REPORTED, Performance
 from hilum.values import Estimate
 
-WARNING, URGENT, OPEN = "warning", "urgent", "open"
-HELD, CROSSED, NOT_JUDGED = "held", "crossed", "not judged"
+WARNING = "warning"
+URGENT = "urgent"
+OPEN = "open"
+HELD = "held"
+CROSSED = "crossed"
+NOT_JUDGED = "not judged"
 ACTIONS = {
     INPUT: "Look at new images of the scope, and ask whether anything changed at the scanner",
     OUTPUT: "Compare with new labels; recalibrate if the patients have changed",
@@ -86,8 +90,10 @@ def find_alerts(
         because = [first.because, *(row.because for row in (*levels, *rings))]
         because += [f"also {', '.join(others)}"] if others else []
         severity = URGENT if any(row.is_urgent for row in rings) else WARNING
-        scope, action = "; ".join(row.scope for row in levels), ACTIONS[kind]
-        at, since = min(row.alarm_at for row in rings), min(row.since for row in rings)
+        scope = "; ".join(row.scope for row in levels)
+        action = ACTIONS[kind]
+        at = min(row.alarm_at for row in rings)
+        since = min(row.since for row in rings)
         words = "; ".join(dict.fromkeys(filter(None, because)))
         made.append(Alert(0, at, severity, first.watch, kind, scope, since, OPEN, action, words))
     for bound in bounds:
@@ -107,7 +113,8 @@ def bound_states(figures: Sequence[Performance], bounds: Sequence[AuditBound]) -
         audited, reported = (_figures_of_bound(figures, bound, source) for source in (AUDITED, REPORTED))
         below = [row for row in audited if _is_below(row, bound)]
         outside = [row for row in reported if _is_below(row, bound)]
-        state, because = CROSSED if below else NOT_JUDGED, "no case was audited"
+        state = CROSSED if below else NOT_JUDGED
+        because = "no case was audited"
         for row in (below or [row for row in audited if row.estimate.high is not None] or audited)[-1:]:
             because = _in_words(row)
             if not below and row.estimate.high is None:
@@ -139,14 +146,16 @@ def _is_below(row: Performance, bound: AuditBound) -> bool:
 
 
 def _in_words(row: Performance) -> str:
-    one, days = row.estimate, f"from {row.since} to {row.until}"
+    one = row.estimate
+    days = f"from {row.since} to {row.until}"
     ends = "" if one.low is None or one.high is None else f" ({one.low:.3f} to {one.high:.3f})"
     return days if np.isnan(one.value) else f"{one.value:.3f}{ends} {days}"
 
 
 def _below(row: Performance, bound: AuditBound, estimate: Estimate) -> Alert:
     words = f"audited {row.metric} {estimate.value:.3f}, at most {estimate.high:.3f}; the bound is {bound.at_least:g}"
-    name, action = bound_name(row.metric, row.label), "Stop relying on the model until its cause is found"
+    name = bound_name(row.metric, row.label)
+    action = "Stop relying on the model until its cause is found"
     return Alert(0, row.until, URGENT, name, "performance", "", row.since, OPEN, action, words)
 
 

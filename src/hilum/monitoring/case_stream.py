@@ -18,21 +18,41 @@ from hilum.lazy import pandas as pd
 from hilum.values import Floats, covariate_values, table_cells
 from hilum.values.table_cells import ColumnTimes, ColumnValues, TextColumn
 
-AT, CASE, PATIENT, VERSION, SOFTWARE, WARD = "at", "case", "patient", "version", "software", "ward"
-REFERENCE, REFERENCE_AT = "reference", "reference_at"
-INCLUSION, ABSTAINED, SECONDS, PREDICTED = "inclusion", "abstained", "seconds", "predicted"
-PROBABILITY, CALLED, MEASURE, COVARIATE = "probability_", "called_", "measure_", "covariate_"
+AT = "at"
+CASE = "case"
+PATIENT = "patient"
+VERSION = "version"
+SOFTWARE = "software"
+WARD = "ward"
+REFERENCE = "reference"
+REFERENCE_AT = "reference_at"
+INCLUSION = "inclusion"
+ABSTAINED = "abstained"
+SECONDS = "seconds"
+PREDICTED = "predicted"
+PROBABILITY = "probability_"
+CALLED = "called_"
+MEASURE = "measure_"
+COVARIATE = "covariate_"
 # What the network sees, watched as one; each column is ranked by itself, so that many take long.
-FEATURE, FEATURES, MOST_FEATURES = "feature_", "features", 64
+FEATURE = "feature_"
+FEATURES = "features"
+MOST_FEATURES = 64
 # Beginnings and endings of columns that are watched, by what a change of them is: of images, or of answers.
-INPUTS, OUTPUTS, VOLUME = (MEASURE, COVARIATE), (PROBABILITY, "value_"), "_ml"
+INPUTS = (MEASURE, COVARIATE)
+OUTPUTS = (PROBABILITY, "value_")
+VOLUME = "_ml"
 NOT_WATCHED = ("_ml_low", "_ml_high")
-INPUT, OUTPUT, CONCEPT, OPERATION = "input", "output", "concept", "operation"
+INPUT = "input"
+OUTPUT = "output"
+CONCEPT = "concept"
+OPERATION = "operation"
 MOST_LEVELS = 20
 # The least of the whole numbers above 0 that stand for missing ones.
 FROM_CODES = 99
 # Columns, and beginnings of columns, that are no groups.
-NO_GROUPS, NO_GROUPS_OF = (AT, CASE, PATIENT, REFERENCE, INCLUSION), (PROBABILITY, CALLED, FEATURE, f"{REFERENCE}_")
+NO_GROUPS = (AT, CASE, PATIENT, REFERENCE, INCLUSION)
+NO_GROUPS_OF = (PROBABILITY, CALLED, FEATURE, f"{REFERENCE}_")
 # How a reference says that no finding is present.
 NOTHING_FOUND = frozenset({"none", "no finding", "no findings", "nothing", "normal"})
 # What parts several findings of a cell.
@@ -81,7 +101,8 @@ class CaseStream:
             twice = rows[CASE][rows[CASE].duplicated()].iloc[0]
             raise DatasetError(f"case {twice} occurs twice", where, "Give one row per case, the last version of each")
         times = _times(rows, where, needs_time=needs_time)
-        at, local = pd.DatetimeIndex(times.at).tz_localize("UTC"), pd.DatetimeIndex(times.local)
+        at = pd.DatetimeIndex(times.at).tz_localize("UTC")
+        local = pd.DatetimeIndex(times.local)
         if zone:
             local = at.tz_convert(zone).tz_localize(None)
         typed = _plain_numbers(table) if isinstance(table, pd.DataFrame) else frozenset()
@@ -217,7 +238,8 @@ def watched_columns(reference: CaseStream, stream: CaseStream) -> Iterator[Watch
     if len(seen) > MOST_FEATURES:
         remedy = f"Give at most {MOST_FEATURES}: principal axes of cases that are not watched"
         raise DatasetError(f"has {len(seen)} columns {FEATURE}...", reference.where, remedy)
-    everyone, none_new = np.ones(len(reference), dtype=bool), np.full(len(stream), "", dtype=object)
+    everyone = np.ones(len(reference), dtype=bool)
+    none_new = np.full(len(stream), "", dtype=object)
     if seen:
         before, now = (np.stack([one.numbers(name) for name in seen], axis=1) for one in (reference, stream))
         yield WatchedColumn(FEATURES, INPUT, before, now, everyone, none_new)
@@ -225,7 +247,8 @@ def watched_columns(reference: CaseStream, stream: CaseStream) -> Iterator[Watch
         kind = _kind(name)
         if kind is None or not (reference.has(name) or stream.has(name)):
             continue
-        is_compared, new_levels = everyone, none_new
+        is_compared = everyone
+        new_levels = none_new
         if name == ABSTAINED or not reference.has(name):
             before, now = ((one.text(name) != "").astype(np.float64)[:, None] for one in (reference, stream))
         elif (both := _numbers_of_both(name, reference, stream)) is not None:
@@ -337,9 +360,11 @@ def _read_columns(
 ) -> tuple[frozenset[str], list[str]]:
     """(columns of numbers, notes); the cells of `rows` are brought into one form."""
     findings = [name.removeprefix(PROBABILITY) for name in map(str, rows) if name.startswith(PROBABILITY)]
-    numeric, notes = set(typed & set(rows)), list[str]()
+    numeric = set(typed & set(rows))
+    notes = list[str]()
     for name in [one for one in map(str, rows) if one not in typed]:
-        column, label = csv_text.text_column(rows, name, where), name.partition("_")[2]
+        column = csv_text.text_column(rows, name, where)
+        label = name.partition("_")[2]
         if name in (REFERENCE, PREDICTED):
             rows[name], more = _named_findings(column, findings)
             notes += more
@@ -387,8 +412,10 @@ def _named_findings(column: TextColumn, findings: Sequence[str]) -> tuple[list[s
 
     Raises DatasetError where no cell names any, and for yes or no of one among several.
     """
-    truths, spellings = table_cells.truths_in(column).values, {one.casefold(): one for one in findings}
-    cells, strange = list[str](), Counter[str]()
+    truths = table_cells.truths_in(column).values
+    spellings = {one.casefold(): one for one in findings}
+    cells = list[str]()
+    strange = Counter[str]()
     for index, cell in enumerate(map(str.strip, column.cells)):
         whole = spellings.get(cell.casefold()) or spellings.get(cell.removesuffix(".0"))
         if whole is None and (cell == "" or (table_cells.is_absent(cell) and cell.casefold() not in NOTHING_FOUND)):

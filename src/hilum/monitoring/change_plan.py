@@ -27,8 +27,10 @@ P = TypeVar("P")
 CHANGE_PLAN = "change-plan.toml"
 # Sections of `model.json` in which a planned change may lie, the arrays, and the first stage of a cascade.
 SECTIONS = ("weights", "task", "preprocessing", "inference", "network", "decisions", "guard", "first")
-NON_INFERIOR, AT_LEAST = "non-inferior", "at_least"
-APPROVED, CURRENT = "approved", "current"
+NON_INFERIOR = "non-inferior"
+AT_LEAST = "at_least"
+APPROVED = "approved"
+CURRENT = "current"
 # What may start a training anew.
 TRIGGERS = ("bound", "concept", "labels")
 ALL = "all"
@@ -256,7 +258,8 @@ def _refuse_contradictions(plan: StatedChangePlan, metrics: Collection[str], whe
         if metrics and rule.metric not in metrics:
             problem = f"acceptance by {rule.metric!r}, which the evaluation lacks"
             raise PlanError(problem, where, f"Use {', '.join(sorted(metrics))}")
-    retrain, names = plan.get("retrain", Retraining()), [row["name"] for row in plan["modification"]]
+    retrain = plan.get("retrain", Retraining())
+    names = [row["name"] for row in plan["modification"]]
     if retrain and not any(retrain.get(trigger) for trigger in TRIGGERS):
         raise PlanError("[retrain] names no trigger", where, f"Use {', '.join(TRIGGERS)}")
     if retrain.get("modification", names[0]) not in names:

@@ -31,7 +31,9 @@ from hilum.values import Estimate, grouping
 from hilum.values.record_schema import RecordHead, RecordSchema
 
 UNJUDGED = "cannot be judged"
-ALLOWED, REFUSED, OUTSIDE = "allowed", "refused", "outside"
+ALLOWED = "allowed"
+REFUSED = "refused"
+OUTSIDE = "outside"
 # The file with a check of a change, and its schema.
 
 
@@ -73,7 +75,8 @@ class ChangeCheckRecord(RecordHead, ChangeFacts):
     notes: list[str]
 
 
-CHANGE_RECORD, CHANGE_SCHEMA = "change.json", RecordSchema("hilum.change", ChangeCheckRecord)
+CHANGE_RECORD = "change.json"
+CHANGE_SCHEMA = RecordSchema("hilum.change", ChangeCheckRecord)
 # What of a model's record says where it comes from, and what it was measured to be: this may always differ.
 FREE = frozenset({"schema", "version", "record", "environment", "evaluation", "onnx"})
 # Entries that are whole parts, by the name of the part. What is fitted to the weights goes with them.
@@ -245,12 +248,15 @@ def judge_rule(
                 same += f"; {UNJUDGED} by {people} patients, but by {_enough(rule.margin, alpha)}"
             return ChangeRow(f"{words}: {rule.rule}", wanted, same, share <= rule.margin, test.method)
         shown = margins.non_inferiority(test, rule.margin, more=more)
-        p, holds = shown.p, bool(shown.p < alpha / 2)
+        p = shown.p
+        holds = bool(shown.p < alpha / 2)
         method = shown.method
     else:
         wanted = f"better, two-sided p below {alpha:.4g}"
         beyond = test.low is not None and test.high is not None and (test.low > 0 if more else test.high < 0)
-        p, holds, method = test.p, bool(test.p < alpha and beyond), test.method
+        p = test.p
+        holds = bool(test.p < alpha and beyond)
+        method = test.method
     reason = margins.reason_against_margins(test) or "there is no interval"
     known = f"p {p:.3g}" if np.isfinite(p) else f"{UNJUDGED}: {reason}"
     return ChangeRow(f"{words}: {rule.rule}", wanted, f"{found}, {known}", holds, method)
@@ -265,7 +271,8 @@ def _at_least(rule: Acceptance, estimate: Estimate, alpha: float, words: str, *,
     found += f" ({low:.4g} to {high:.4g})" if low is not None and high is not None else " (no interval)"
     if "unreliable" in estimate.method:
         reason = estimate.method.partition("unreliable: ")[2].partition(";")[0]
-        holds, found = False, f"{found}, {UNJUDGED}: {reason}, and {FEW_PATIENTS} are needed"
+        holds = False
+        found = f"{found}, {UNJUDGED}: {reason}, and {FEW_PATIENTS} are needed"
     return ChangeRow(
         f"{words}: {rule.rule} {rule.value:g}", wanted, found, holds, f"{estimate.method}; n = {estimate.n}"
     )
@@ -297,7 +304,9 @@ def verdict_of_change(rows: Iterable[ChangeRow]) -> str:
     return ALLOWED if all(row.holds for row in rows) else REFUSED
 
 
-YES, NO, MISSING = "yes", "no", "missing"
+YES = "yes"
+NO = "no"
+MISSING = "missing"
 # Parts in which the intended use lies: what is found, and in which images.
 USE = ("task.name", "task.classes", "task.findings", "task.labels", "task.values", "preprocessing.modality")
 
@@ -373,6 +382,7 @@ def fired_triggers(plan: ChangePlan, monitored: MonitoringRecord) -> Iterator[tu
         for alert in alerts if plan.retrain.get(trigger) else ():
             if alert["kind"] == kind:
                 yield trigger, f"alert {alert['alert']} of {alert['at']}: {alert['because']}"
-    wanted, labels = plan.retrain.get("labels"), monitored["labels"]
+    wanted = plan.retrain.get("labels")
+    labels = monitored["labels"]
     if wanted and labels >= wanted:
         yield "labels", f"{errors.count_phrase(labels, 'labelled case')}, {wanted} are asked for"

@@ -44,7 +44,8 @@ def _ends(observed: Floats, least: float, most: float, level: float, *, first: i
         raise UsageError(f"values that are not all within {least:g} and {most:g}", "confidence_sequence", remedy)
     if not 0 < level < 1:
         raise UsageError(f"the level {level:g}", "confidence_sequence", "Give one between 0 and 1, such as 0.95")
-    scaled, n = (observed - least) / (most - least), np.arange(1, len(observed) + 1)
+    scaled = (observed - least) / (most - least)
+    n = np.arange(1, len(observed) + 1)
     # Each case is expected to be the mean of those before it; the first one, the middle.
     means = np.cumsum(scaled) / n
     expected = np.concatenate([[0.5], means[:-1]])[: len(scaled)]
@@ -72,7 +73,8 @@ def followed_difference(
     Each arm has half of the chance to err.
     """
     first, second = (followed_mean(one, least=least, most=most, level=(1 + level) / 2) for one in (new, old))
-    n, ends = (first.n or 0) + (second.n or 0), (first.low, first.high, second.low, second.high)
+    n = (first.n or 0) + (second.n or 0)
+    ends = (first.low, first.high, second.low, second.high)
     value = first.value - second.value
     if None in ends:
         return Estimate(value, n=n, patients=n, method="none: an arm has no case yet")
@@ -92,7 +94,8 @@ def followed_ratio(hits: ArrayLike, over: ArrayLike, weights: ArrayLike, *, leve
     total = float((of * weight).sum())
     if not total > 0:
         return Estimate(float("nan"), n=len(of), patients=len(of), method="none: no such case")
-    value, largest = float((found * weight).sum() / total), float(weight.max())
+    value = float((found * weight).sum() / total)
+    largest = float(weight.max())
 
     def zero_is(rate: float) -> int:
         """-1 where the sequence lies below zero, 1 where it lies above, 0 where it holds zero."""
@@ -118,7 +121,8 @@ def log_mixture(total: Floats, variance: Floats) -> Floats:
     It is the mean of exp(x total - (-log(1 - x) - x) variance) over x in 0..1, of which 1 - x has a gamma density that
     is cut off at 1.
     """
-    rho, a = _rho(), variance + _rho()
+    rho = _rho()
+    a = variance + _rho()
     known = rho * np.log(rho) - special.gammaln(rho) - np.log(special.gammainc(rho, rho))
     rate = total + a
     return np.asarray(

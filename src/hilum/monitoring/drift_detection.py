@@ -78,9 +78,11 @@ def measure_miscalibration(baseline: CaseStream) -> dict[str, Miscalibration]:
 
     What was sampled to be read counts by the inverse of its chance.
     """
-    chance, by_finding = baseline.numbers(INCLUSION), dict[str, Miscalibration]()
+    chance = baseline.numbers(INCLUSION)
+    by_finding = dict[str, Miscalibration]()
     for finding in baseline.findings:
-        probabilities, outcomes = baseline.numbers(f"{PROBABILITY}{finding}"), baseline.outcomes(finding)
+        probabilities = baseline.numbers(f"{PROBABILITY}{finding}")
+        outcomes = baseline.outcomes(finding)
         usable = np.isfinite(probabilities) & np.isfinite(outcomes) & ~(chance <= 0)
         happened = outcomes[usable]
         if len(happened) < FEWEST or len(set(happened)) < 2:
@@ -123,13 +125,17 @@ def drift_rows(
     looked_at = list(case_stream.watched_columns(reference, stream))
     findings = [one for one in stream.findings if np.isfinite(stream.outcomes(one)).any()]
     length_of_each = run_length * (1 + len(looked_at) + len(findings))  # all watches share the false alarms
-    scopes, rows = _scopes(reference, stream, by), list[Drift]()
-    patients, has_times = stream.patients, not reference.at.isna().all()
-    strata_before, strata_now = reference.strata, stream.strata
+    scopes = _scopes(reference, stream, by)
+    rows = list[Drift]()
+    patients = stream.patients
+    has_times = not reference.at.isna().all()
+    strata_before = reference.strata
+    strata_now = stream.strata
     for column in looked_at:
         watches = {}
         for scope, (in_scope, cases) in scopes.items():
-            in_reference, indices = in_scope & column.is_compared, np.flatnonzero(cases)
+            in_reference = in_scope & column.is_compared
+            indices = np.flatnonzero(cases)
             if scope and (np.count_nonzero(in_reference) < FEWEST or not len(indices)):
                 continue
             strata = (strata_before[in_reference], strata_now[cases]) if has_times else None
@@ -174,7 +180,8 @@ def _volume(reference: CaseStream, stream: CaseStream, run_length: float, until:
     """The watch of how many cases come a day, among days of the week or of the weekend; none for a short reference."""
     offset = stream.local[-1] - stream.at[-1].tz_localize(None)
     ended = None if until is None else until.tz_localize(None) + offset
-    before, now = _daily(reference.local, None), _daily(stream.local, ended)
+    before = _daily(reference.local, None)
+    now = _daily(stream.local, ended)
     if len(before) < FEWEST or not len(now):
         return []
     # A day is as many cases as came in one: so the watch has its share of the false alarms.
@@ -208,7 +215,8 @@ def _scopes(
 ) -> dict[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
     """{scope: (cases of the reference, cases of the stream)}, all of them first."""
     everyone = (np.ones(len(reference), dtype=bool), np.ones(len(stream), dtype=bool))
-    before, now = reference.groups(by), stream.groups(by)
+    before = reference.groups(by)
+    now = stream.groups(by)
     return {
         "": everyone,
         **{
@@ -308,14 +316,16 @@ def _explain_break(row: Drift, before: Floats, probabilities: Floats, outcomes: 
     """
     if not row.alarm_at or row.scope:
         return row
-    changed, stands = np.asarray(stream.at >= pd.Timestamp(row.since)), np.isfinite(probabilities)
+    changed = np.asarray(stream.at >= pd.Timestamp(row.since))
+    stands = np.isfinite(probabilities)
     usable = changed & stands & np.isfinite(outcomes)
     happened = outcomes[usable]
     if not len(before) or len(set(happened)) < 2:
         return row
     # Of all cases: which of them are read may depend on what the model said. Where one share does not explain it, the
     # share may go with the season.
-    after, is_read = probabilities[stands & changed], usable[stands & changed]
+    after = probabilities[stands & changed]
+    is_read = usable[stands & changed]
     prior = float(_log_odds(before.mean()))
     error = float(np.sqrt(np.var(before) / len(before))) / float(before.mean() * (1 - before.mean()))
     for parts in dict.fromkeys((1, max(1, len(after) // SEASON))):
@@ -342,7 +352,8 @@ def _explain_break(row: Drift, before: Floats, probabilities: Floats, outcomes: 
 
 def _offset_of_prevalence(prior: float, after: Floats) -> float:
     """The change of the log-odds of the prevalence from `prior` on that the probabilities of later cases show."""
-    offset, odds = 0.0, _log_odds(after)
+    offset = 0.0
+    odds = _log_odds(after)
     for _ in range(200):
         offset = float(_log_odds(special.expit(odds + offset).mean())) - prior
     return offset

@@ -20,13 +20,16 @@ from hilum.values import Floats
 
 FEWEST = 20
 # Shifts of the normal score of a case that bets are made on, in SD, and SDs.
-SHIFTS, SPREADS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0), (0.6, 1.5, 2.5)
+SHIFTS = (-2.0, -1.0, -0.5, -0.25, 0.25, 0.5, 1.0, 2.0)
+SPREADS = (0.6, 1.5, 2.5)
 # Log-odds by which probabilities may be off, and factors of their log-odds.
-OFFSETS, SLOPES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0), (0.5, 2.0)
+OFFSETS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+SLOPES = (0.5, 2.0)
 # Money on a column's missing values, of all that is on the column.
 ON_MISSING = 0.1
 # Cases whose ranks are counted at once, and those whose bets are.
-BLOCK, TOGETHER = 128, 4096
+BLOCK = 128
+TOGETHER = 4096
 # Outermost normal score and log-odds: a p-value or a probability of exactly 0 or 1 would stake everything.
 OUTERMOST = 1e-12
 
@@ -73,7 +76,8 @@ def watch_values(
     Raises UsageError for a run length of at most 1 and for unlike columns, DatasetError for fewer than 20 reference
     cases.
     """
-    reference_rows, stream = _rows(reference, "reference"), _rows(values, "values")
+    reference_rows = _rows(reference, "reference")
+    stream = _rows(values, "values")
     if reference_rows.shape[1] != stream.shape[1]:
         problem = f"{reference_rows.shape[1]} columns of the reference, {stream.shape[1]} of the values"
         raise UsageError(problem, "watch", "Give the same columns of both")
@@ -183,7 +187,8 @@ def _sequential_p(column: Floats, random: np.random.Generator) -> Floats:
     """
     if not len(column) or (column == column[0]).all():
         return np.full(len(column), np.nan)
-    p, before = np.empty(len(column)), np.empty(0)
+    p = np.empty(len(column))
+    before = np.empty(0)
     for start in range(0, len(column), BLOCK):
         block = column[start : start + BLOCK]
         earlier = np.tril(np.ones((len(block), len(block)), dtype=bool), k=-1)
@@ -202,7 +207,8 @@ def _log_bets(p: Floats) -> Floats:
     """(cases, bets) logarithms of likelihood ratios of normal scores; 0 where there is no p-value."""
     ranked = ~np.isnan(p)
     score = special.ndtri(1 - np.clip(np.where(ranked, p, 0.5), OUTERMOST, 1 - OUTERMOST))[:, None]
-    shifts, spreads = np.array(SHIFTS), np.array(SPREADS)
+    shifts = np.array(SHIFTS)
+    spreads = np.array(SPREADS)
     shifted = shifts * score - shifts**2 / 2
     spread = score**2 / 2 * (1 - 1 / spreads**2) - np.log(spreads)
     return np.where(ranked[:, None], np.concatenate([shifted, spread], axis=1), 0.0)
@@ -217,9 +223,13 @@ def _detect(bets: Floats, weights: Floats, counted: NDArray[np.bool_], run_lengt
         raise UsageError(
             f"run_length={run_length}", "watch", "Give the number of cases between false alarms, such as 10000"
         )
-    limit, evidence, shares = float(np.log(run_length)), np.full(len(bets), -np.inf), np.log(weights)
+    limit = float(np.log(run_length))
+    evidence = np.full(len(bets), -np.inf)
+    shares = np.log(weights)
     money = np.full(bets.shape[1], -np.inf)
-    alarm, change, carrier = None, None, None
+    alarm = None
+    change = None
+    carrier = None
     for start in range(0, len(bets), TOGETHER):
         gained = np.where(counted[start : start + TOGETHER, None], bets[start : start + TOGETHER], 0.0)
         since = np.cumsum(gained, axis=0)
@@ -229,7 +239,8 @@ def _detect(bets: Floats, weights: Floats, counted: NDArray[np.bool_], run_lengt
         evidence[start : start + TOGETHER] = np.logaddexp.reduce(held + shares, axis=1)
         rung = np.flatnonzero(evidence[start : start + TOGETHER] >= limit)
         if alarm is None and len(rung):
-            alarm, carrier = start + int(rung[0]), int(np.argmax(held[rung[0]] + shares))
+            alarm = start + int(rung[0])
+            carrier = int(np.argmax(held[rung[0]] + shares))
             change = _begun(bets[: alarm + 1, carrier], counted[: alarm + 1])
         money = held[-1]
     return Watch(evidence, limit, alarm, change), carrier

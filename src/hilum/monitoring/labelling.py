@@ -17,10 +17,13 @@ from hilum.evaluation.significance.weakness import WeakGroup
 from hilum.lazy import sklearn_cluster
 from hilum.values import Floats
 
-RANDOM, UNCERTAINTY, TYPICAL = "random", "uncertainty", "typical"
+RANDOM = "random"
+UNCERTAINTY = "uncertainty"
+TYPICAL = "typical"
 METHODS = (RANDOM, UNCERTAINTY, TYPICAL)
 # Clusters at the most, and neighbours by which a case is typical: Hacohen et al., arXiv:2202.02794.
-MOST_CLUSTERS, NEIGHBOURS = 500, 20
+MOST_CLUSTERS = 500
+NEIGHBOURS = 20
 # Labels that a class must have, so that something is known of it.
 FEWEST_LABELLED = 5
 
@@ -146,7 +149,8 @@ def doubted_labels(probabilities: ArrayLike, labels: Sequence[int]) -> list[Doub
     labels:        (cases,) index of a class; -1 where there is none
     A class with few labels is neither doubted nor proposed.
     """
-    chances, labelled = np.asarray(probabilities, dtype=np.float64), np.asarray(labels, dtype=int)
+    chances = np.asarray(probabilities, dtype=np.float64)
+    labelled = np.asarray(labels, dtype=int)
     labelled = np.where(np.isfinite(chances).all(axis=1), labelled, -1)
     counts = np.bincount(labelled[labelled >= 0], minlength=chances.shape[1])
     judged = np.flatnonzero((labelled >= 0) & (counts[labelled] >= FEWEST_LABELLED))

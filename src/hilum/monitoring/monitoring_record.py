@@ -73,4 +73,5 @@ class MonitoringRecord(RecordHead, StreamFacts):
     out: str | None
 
 
-MONITORED, MONITORED_SCHEMA = "monitor.json", RecordSchema("hilum.monitor", MonitoringRecord)
+MONITORED = "monitor.json"
+MONITORED_SCHEMA = RecordSchema("hilum.monitor", MonitoringRecord)

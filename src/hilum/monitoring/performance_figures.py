@@ -17,7 +17,9 @@ from hilum.monitoring.case_stream import CONCEPT, INCLUSION, PROBABILITY, CaseSt
 from hilum.monitoring.drift_detection import Drift
 from hilum.values import Estimate, Floats
 
-AUDITED, REPORTED, ESTIMATED = "audited", "reported", "estimated"
+AUDITED = "audited"
+REPORTED = "reported"
+ESTIMATED = "estimated"
 # Days from which on figures are given month by month.
 LONG = 60
 SEED = 0
@@ -103,10 +105,14 @@ def _windows(at: pd.DatetimeIndex) -> Iterator[tuple[pd.Timestamp, pd.Timestamp]
 def _figures(part: CaseStream, scope: str, *, is_estimated: bool) -> Iterator[Performance]:
     """The figures of some cases, for each finding; the window is not yet stated."""
     for finding in part.findings:
-        p, outcomes, calls = part.numbers(f"{PROBABILITY}{finding}"), part.outcomes(finding), part.calls(finding)
-        chance, patients = part.numbers(INCLUSION), part.patients
+        p = part.numbers(f"{PROBABILITY}{finding}")
+        outcomes = part.outcomes(finding)
+        calls = part.calls(finding)
+        chance = part.numbers(INCLUSION)
+        patients = part.patients
         audited = np.isfinite(outcomes) & np.isfinite(chance)
-        reported, stated = np.isfinite(outcomes) & ~np.isfinite(chance), np.isfinite(p)
+        reported = np.isfinite(outcomes) & ~np.isfinite(chance)
+        stated = np.isfinite(p)
         for metric in RATES if np.isfinite(calls).any() else ():
             made = partial(Performance, "", "", scope, metric, finding)
             asked = np.isfinite(calls) & stated & ~reported
@@ -119,7 +125,8 @@ def _figures(part: CaseStream, scope: str, *, is_estimated: bool) -> Iterator[Pe
                 yield made(_rate(metric, calls, outcomes, patients, reported), REPORTED)
             if is_estimated:
                 usable = stated & np.isfinite(calls)
-                whose, called = patients[usable], calls[usable]
+                whose = patients[usable]
+                called = calls[usable]
                 yield made(expected_performance(p[usable], metric, patients=whose, calls=called, seed=SEED), ESTIMATED)
         if (reported & stated).any():
             area = _area(p, outcomes, patients, reported & stated)
@@ -140,7 +147,8 @@ def _rate(metric: str, calls: Floats, outcomes: Floats, patients: np.ndarray, ch
 
 
 def _area(p: Floats, outcomes: Floats, patients: np.ndarray, chosen: np.ndarray) -> Estimate:
-    values, truth = p[chosen], outcomes[chosen] == 1
+    values = p[chosen]
+    truth = outcomes[chosen] == 1
     if len(set(patients[chosen])) < FEWEST_READ or len(set(truth)) < 2:
         return Estimate(float("nan"), n=len(truth), method="none: too few to judge")
     return intervals.bootstrap_statistic(
@@ -269,9 +277,11 @@ def _totals(metric: str, called: Floats, p: Floats, owners: NDArray[np.intp] | N
 
 
 def _area_with_interval(p: Floats, owners: NDArray[np.intp], people: int, seed: int) -> tuple[float, float, float]:
-    random, areas = np.random.default_rng(seed), np.empty(DRAWS)
+    random = np.random.default_rng(seed)
+    areas = np.empty(DRAWS)
     order = np.argsort(p, kind="stable")
-    p, owners = p[order], owners[order]
+    p = p[order]
+    owners = owners[order]
     for draw in range(DRAWS):
         weights = np.bincount(random.integers(people, size=people), minlength=people)
         areas[draw] = _area_in_order(p, weights[owners].astype(np.float64))

@@ -21,10 +21,12 @@ from hilum.values import Floats
 # Of the adjusted p below which a site is called unlike: as for what `evaluate` says of scored cases.
 LEVEL = 0.01
 # Patients of each side, and the share of them who must have a number for it to be compared.
-FEWEST_PATIENTS, KNOWN = 20, 0.9
+FEWEST_PATIENTS = 20
+KNOWN = 0.9
 SEED = 0
 # What the cases of a site are compared with.
-CALIBRATION, TABLE = "cases that calibrated the model", "reference table"
+CALIBRATION = "cases that calibrated the model"
+TABLE = "reference table"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def tests_of_features(calibrated: ArrayLike, features: ArrayLike, patients: Arra
     features:   (cases, features) of the site; a row of NaN has none
     patients:   (cases,) of the site; one case of each is compared
     """
-    numbers, owners = np.asarray(features, dtype=np.float64), np.asarray(patients)
+    numbers = np.asarray(features, dtype=np.float64)
+    owners = np.asarray(patients)
     has = np.isfinite(numbers).all(axis=1)
     rows = numbers[has][shift_tests.one_case_each(owners[has])] if has.any() else numbers[:0]
     return list(_test_samples(CALIBRATION, FEATURES, np.asarray(calibrated, dtype=np.float64), rows))
@@ -70,7 +73,8 @@ def tests_of_features(calibrated: ArrayLike, features: ArrayLike, patients: Arra
 def tests_of_table(reference: CaseStream, site: CaseStream) -> list[SiteTest]:
     """Tests of the numbers and categories that a reference table has too, inputs and outputs each together."""
     sides = [site.only(_is_chosen(site)), reference.only(_is_chosen(reference))]
-    looked_at, tests = list(case_stream.watched_columns(sides[1], sides[0])), list[SiteTest]()
+    looked_at = list(case_stream.watched_columns(sides[1], sides[0]))
+    tests = list[SiteTest]()
     for kind in (INPUT, OUTPUT):
         of_kind = [one for one in looked_at if one.kind == kind]
         usable = [one for one in of_kind if _is_known(one)]

@@ -78,7 +78,9 @@ class AlexNet(PooledHead):
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The paper's widths for large pictures on a GPU; narrower, with fewer cells, on a processor or for volumes."""
     del strides
-    slow, volume, small = device == "cpu", len(patch) > 2, max(patch) <= 64
+    slow = device == "cpu"
+    volume = len(patch) > 2
+    small = max(patch) <= 64
     share = 4 if volume else 2 if slow else 1
     size = {
         "widths": [width // share for width in (64, 192, 384, 256, 256)],

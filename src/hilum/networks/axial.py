@@ -44,7 +44,9 @@ class AxialAttention(nn.Module):
 
     def __init__(self, ndim: int, maps: int, heads: int, axis: int, length: int, gated: bool) -> None:
         super().__init__()
-        self.heads, self.axis, width = heads, axis, maps // heads
+        self.heads = heads
+        self.axis = axis
+        width = maps // heads
         self.kept: list[AttendedGroups] | None = None  # a list gets the attention of every pass
         self.qkv = CONVOLUTION[ndim](maps, 3 * maps, 1, bias=False)
         self.positions = nn.Parameter(torch.empty(3, width, 2 * length - 1))
@@ -54,7 +56,8 @@ class AxialAttention(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return maps of the same shape."""
         lines = self.qkv(images).movedim(2 + self.axis, images.ndim - 1)
-        others, count = [int(n) for n in lines.shape[2:-1]], int(lines.shape[-1])
+        others = [int(n) for n in lines.shape[2:-1]]
+        count = int(lines.shape[-1])
         # (batch, heads, maps of a head, lines, voxels of a line) each
         queries, keys, values = lines.reshape(-1, 3, self.heads, self.head_channels, math.prod(others), count).unbind(1)
         of_queries, of_keys, of_values = common_layers.offsets_to_pairs(self.positions, 2, count).unbind(0)
@@ -93,7 +96,9 @@ class AxialBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.pool: nn.Module = AVERAGE_POOL[ndim](tuple(stride)) if max(stride) > 1 else nn.Identity()
-        convolution, normalisation, middle = CONVOLUTION[ndim], INSTANCE_NORM[ndim], outside // 2
+        convolution = CONVOLUTION[ndim]
+        normalisation = INSTANCE_NORM[ndim]
+        middle = outside // 2
         self.body = nn.Sequential(
             convolution(inside, middle, 1, bias=False),
             normalisation(middle, affine=True),
@@ -201,7 +206,8 @@ class AxialUNet(nn.Module):
         _refuse(spatial_dims, len(strides), patch, width, heads, blocks, convolved, local)
         settings = (width, heads, blocks, convolved, gated, bool(dense))
         shallow = strides[: convolved + SHALLOW] if local > 1 else strides
-        self.local, self.multiple = local, [local * n for n in cells]
+        self.local = local
+        self.multiple = [local * n for n in cells]
         self.multiple[-1] *= 2 if local > 1 else 1  # a part of one cell has no variance to normalise by
         self.whole = AxialBranch(channels, spatial_dims, shallow, patch, *settings)
         part = [-(-n // local) for n in patch]
@@ -216,7 +222,8 @@ class AxialUNet(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; context: (batch, covariates)."""
-        size, images = common_layers.spatial_sizes(images), common_layers.pad_to_cells(images, self.multiple)
+        size = common_layers.spatial_sizes(images)
+        images = common_layers.pad_to_cells(images, self.multiple)
         features = self.whole.encode(images)
         if self.context:
             scale, shift = self.modulation(context)[(..., *[None] * len(size))].chunk(2, dim=1)
@@ -238,7 +245,8 @@ class AxialUNet(nn.Module):
 
 def split_parts(images: Tensor, parts: int) -> Tensor:
     """(batch, channels, *spatial) to (batch * parts^n, channels, *spatial / parts)."""
-    spatial, channels = common_layers.spatial_sizes(images), int(images.shape[1])
+    spatial = common_layers.spatial_sizes(images)
+    channels = int(images.shape[1])
     split = images.reshape(-1, channels, *(n for size in spatial for n in (parts, size // parts)))
     axes = range(len(spatial))
     ordered = split.permute(0, *(2 + 2 * axis for axis in axes), 1, *(3 + 2 * axis for axis in axes))
@@ -247,7 +255,9 @@ def split_parts(images: Tensor, parts: int) -> Tensor:
 
 def join_parts(parts: Tensor, count: int) -> Tensor:
     """The parts of `split_parts` as whole maps again."""
-    spatial, channels, ndim = common_layers.spatial_sizes(parts), int(parts.shape[1]), parts.ndim - 2
+    spatial = common_layers.spatial_sizes(parts)
+    channels = int(parts.shape[1])
+    ndim = parts.ndim - 2
     split = parts.reshape(-1, *[count] * ndim, channels, *spatial)
     ordered = split.permute(0, ndim + 1, *(at for axis in range(ndim) for at in (1 + axis, ndim + 2 + axis)))
     return ordered.reshape(-1, channels, *(count * size for size in spatial))
@@ -279,7 +289,8 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Attention from the finest grid with few enough pairs of voxels; half the width on a processor."""
     slow = device == "cpu"
     stages = common_layers.first_stages(strides, STAGES)
-    convolved, most = 1, MOST_PAIRS["cpu" if slow else "gpu"]
+    convolved = 1
+    most = MOST_PAIRS["cpu" if slow else "gpu"]
     while convolved < len(stages) - 1 and _pairs(patch, stages[: convolved + 1]) > most:
         convolved += 1
     size: dict[str, SizeValue] = {

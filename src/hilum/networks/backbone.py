@@ -62,7 +62,9 @@ class Backbone(PooledHead):
             raise ValueError(f"timm has no model {model!r} (timm.list_models() lists them)")
         self.enlarge = enlarge
         self.body = timm.create_model(model, pretrained=False, in_chans=channels, num_classes=0, **(settings or {}))
-        self.coarsest, self.pooled = nn.Identity(), nn.Identity()  # where others see its features
+        # where others see its features
+        self.coarsest = nn.Identity()
+        self.pooled = nn.Identity()
         inside = getattr(self.body, "head_hidden_size", None) or self.body.num_features
         self.end(inside, vectors, dropout, context, fusion)
 
@@ -96,7 +98,8 @@ class Backbone(PooledHead):
     def spread_rollout(self, flow: Tensor, images: Tensor) -> Tensor:
         """(batch, 1, *spatial) of a rollout, (batch, tokens, tokens): each patch's share in what is pooled."""
         spatial = [int(n) * self.enlarge for n in images.shape[2:]]
-        patches, before = self.body.patch_embed, self.body.num_prefix_tokens
+        patches = self.body.patch_embed
+        before = self.body.num_prefix_tokens
         by_token = slice(0, 2 if hasattr(self.body, "dist_token") else 1)
         by_mean = slice(0 if getattr(self.body, "pool_include_prefix", False) else before, None)
         pooled = flow[:, by_token if self.body.global_pool == "token" else by_mean, before:].mean(dim=1)

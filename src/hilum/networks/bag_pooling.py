@@ -51,7 +51,9 @@ class TileBag(nn.Module):
 
     def __init__(self, encoder: nn.Module, vectors: Mapping[str, int], inside: int, dropout: float) -> None:
         super().__init__()
-        self.encoder, self.dropout, self.summary = encoder, nn.Dropout(dropout), nn.Identity()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.summary = nn.Identity()
         self.vectors = nn.ModuleDict({name: nn.Linear(inside, count) for name, count in vectors.items()})
 
     @property
@@ -106,6 +108,7 @@ def present_tiles(places: Tensor) -> Tensor:
 def square_places(images: Tensor) -> Tensor:
     """(batch, tiles, 2) places of the tiles of a bag in order, row by row, in a square."""
     count = int(images.shape[2])
-    numbers, side = torch.arange(count, device=images.device), math.isqrt(max(count - 1, 0)) + 1
+    numbers = torch.arange(count, device=images.device)
+    side = math.isqrt(max(count - 1, 0)) + 1
     of_one = torch.stack([numbers // side, numbers % side], dim=1)
     return of_one + torch.zeros_like(images[:, :1, 0, 0, :1], dtype=torch.long)

@@ -75,7 +75,8 @@ class CapsNet(nn.Module):
     ) -> None:
         super().__init__()
         _refuse(strides, kernel, (width, types, cells, pose, upper_pose, rounds))
-        self.cells, self.pose = cells, pose
+        self.cells = cells
+        self.pose = pose
         convolution = CONVOLUTION[spatial_dims]
         layers: list[nn.Module] = []
         for inside, stride in zip([channels, *[width] * len(strides)], strides[:-1], strict=False):
@@ -134,11 +135,13 @@ def _refuse(strides: Sequence[int], kernel: int, counts: Sequence[int]) -> None:
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """Enough convolutions to reduce an image to a few cells; the paper's width for pictures on a GPU."""
     del strides  # all axes are reduced equally
-    slow, volume = device == "cpu", len(patch) > 2
+    slow = device == "cpu"
+    volume = len(patch) > 2
     steps = [1, 2] if max(patch) <= 2 * COARSE else [2, 2]
     while max(patch) > COARSE * 2 ** len(steps):
         steps.append(2)
-    types, cells = 8 if slow and volume else 16 if slow or volume else 32, 4 if volume else 6
+    types = 8 if slow and volume else 16 if slow or volume else 32
+    cells = 4 if volume else 6
     size = {
         "strides": steps,
         "width": (32 if slow else 64) if volume else (64 if slow else 256),

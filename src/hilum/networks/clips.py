@@ -82,12 +82,14 @@ class CentroidPool(nn.Module):
 
     def __init__(self, ndim: int, maps: int) -> None:
         super().__init__()
-        self.mixed, self.norm = nn.Linear((1 + ndim) * maps, maps), nn.LayerNorm(maps, eps=EPSILON)
+        self.mixed = nn.Linear((1 + ndim) * maps, maps)
+        self.norm = nn.LayerNorm(maps, eps=EPSILON)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (frames, features)."""
         moments = images.flatten(2) @ centroid_weights(images.shape[2:]).to(images)
-        mean, first = moments[:, :, 0], moments[:, :, 1:]
+        mean = moments[:, :, 0]
+        first = moments[:, :, 1:]
         where = first / (mean.unsqueeze(2) + FAINT)
         mixed: Tensor = self.norm(self.mixed(torch.cat([mean, where.flatten(1)], dim=1)))
         return mixed
@@ -113,14 +115,17 @@ class TemporalConvolution(nn.Module):
 
     def __init__(self, ndim: int, maps: int, span: int) -> None:
         super().__init__()
-        self.span, self.norm, self.activation = span, BATCH_NORM[ndim](maps), nn.ReLU(inplace=True)
+        self.span = span
+        self.norm = BATCH_NORM[ndim](maps)
+        self.activation = nn.ReLU(inplace=True)
         # Neighbouring frames are concatenated as channels: a pointwise convolution of them is one over time.
         self.convolution = CONVOLUTION[ndim](span * maps, maps, 1, bias=False)
 
     def forward(self, images: Tensor, frames: Frames) -> Tensor:
         """Return maps of the same shape, without the missing frames."""
         series = frames.all(self.activation(self.norm(images)))
-        reach, count = self.span // 2, series.shape[1]
+        reach = self.span // 2
+        count = series.shape[1]
         beyond = torch.zeros_like(series[:, :1]).expand(-1, reach, *[-1] * (series.ndim - 2))
         long = torch.cat([beyond, series, beyond], dim=1)
         near = torch.cat([long.narrow(1, start, count) for start in range(self.span)], dim=2)
@@ -134,7 +139,8 @@ class Convolutions(nn.Module):
         super().__init__()
         self.features = features
         self.first, self.second = (nn.Conv1d(features, features, span, padding=span // 2) for _ in range(2))
-        self.norm, self.activation = nn.BatchNorm1d(features), nn.ReLU(inplace=True)
+        self.norm = nn.BatchNorm1d(features)
+        self.activation = nn.ReLU(inplace=True)
 
     def forward(self, series: Tensor, frames: Frames) -> Tensor:
         """Return (batch, features)."""
@@ -157,20 +163,25 @@ class DirectedRecurrence(nn.Module):
 
     def __init__(self, cell: str, inside: int, width: int, *, backwards: bool) -> None:
         super().__init__()
-        self.cell, self.width, self.backwards = cell, width, backwards
-        self.given, self.state = nn.Linear(inside, GATES[cell] * width), nn.Linear(width, GATES[cell] * width)
+        self.cell = cell
+        self.width = width
+        self.backwards = backwards
+        self.given = nn.Linear(inside, GATES[cell] * width)
+        self.state = nn.Linear(width, GATES[cell] * width)
         for weight in self.parameters():
             nn.init.uniform_(weight, -(width**-0.5), width**-0.5)
 
     def forward(self, series: Tensor, there: Tensor) -> Tensor:
         """Return (batch, frames, width); there: (batch, frames), above 0 for a frame that exists."""
-        inputs, count = self.given(series), series.shape[1]
+        inputs = self.given(series)
+        count = series.shape[1]
         state = memory = torch.zeros_like(inputs[:, 0, : self.width])
         states: list[Tensor] = []
         for n in range(count - 1, -1, -1) if self.backwards else range(count):
             present = there[:, n : n + 1]
             new, remembered = self._step(inputs[:, n], state, memory)
-            state, memory = torch.where(present, new, state), torch.where(present, remembered, memory)
+            state = torch.where(present, new, state)
+            memory = torch.where(present, remembered, memory)
             states.append(state)
         return torch.stack(states[::-1] if self.backwards else states, dim=1)
 
@@ -325,7 +336,8 @@ class Clip(PooledHead):
         """(batch * frames, channels, *spatial) with 0 in place of NaN, and which frames exist."""
         if images.shape[1] % self.channels:
             raise ValueError(f"{images.shape[1]} channels are not those of frames with {self.channels} each")
-        spatial, count = images.shape[2:], images.shape[1] // self.channels
+        spatial = images.shape[2:]
+        count = images.shape[1] // self.channels
         pictures = (
             images.reshape(-1, self.channels, count, *spatial).transpose(1, 2).reshape(-1, self.channels, *spatial)
         )
@@ -391,7 +403,8 @@ def size_for_cells(patch: Sequence[int], strides: Strides, device: str) -> Sized
 def size_for_transformer(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The settings of a ResNet for a frame, and tokens of as many features; fewer layers on a processor."""
     size, because = _of_frame(patch, strides, device)
-    hidden, layers = _features(size), 2 if device == "cpu" else 4
+    hidden = _features(size)
+    layers = 2 if device == "cpu" else 4
     more = {"hidden": hidden, "layers": layers, "heads": max(1, hidden // 32)}
     return {**size, **more}, f"{because}; {layers} layers over tokens of {hidden} features", CLIP_TRANSFORMER.paper
 

@@ -39,7 +39,9 @@ class CoAtConvolution(nn.Module):
 
     def __init__(self, ndim: int, inside: int, outside: int, halved: bool, left_out: float) -> None:
         super().__init__()
-        convolution, normalisation, wide = CONVOLUTION[ndim], BATCH_NORM[ndim], WIDER * outside
+        convolution = CONVOLUTION[ndim]
+        normalisation = BATCH_NORM[ndim]
+        wide = WIDER * outside
         self.pool: nn.Module = AVERAGE_POOL[ndim](2) if halved else nn.Identity()
         self.shortcut: nn.Module = convolution(inside, outside, 1) if inside != outside else nn.Identity()
         self.body = nn.Sequential(
@@ -76,7 +78,8 @@ class GridAttention(nn.Module):
         self, ndim: int, inside: int, outside: int, grid: Sequence[int], head: int, halved: bool, left_out: float
     ) -> None:
         super().__init__()
-        self.heads, self.left_out = outside // head, left_out
+        self.heads = outside // head
+        self.left_out = left_out
         self.kept: list[AttendedGroups] | None = None  # a list gets the attention of every pass
         self.pool: nn.Module = AVERAGE_POOL[ndim](2) if halved else nn.Identity()
         self.shortcut: nn.Module = CONVOLUTION[ndim](inside, outside, 1) if inside != outside else nn.Identity()
@@ -92,7 +95,8 @@ class GridAttention(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the block's maps, reduced by its stride."""
-        axes, last = tuple(range(2, images.ndim)), images.ndim - 1
+        axes = tuple(range(2, images.ndim))
+        last = images.ndim - 1
         normed = self.pool(self.attention_norm(images.movedim(1, last)).movedim(last, 1))
         grid = common_layers.spatial_sizes(normed)
         taken = self._attend(normed.flatten(2).transpose(1, 2), grid).transpose(1, 2).unflatten(2, grid)
@@ -163,9 +167,11 @@ class CoAtNet(nn.Module):
             nn.GELU(),
             convolution(stem, stem, 3, padding=1, bias=False),
         ]
-        shares, inside = iter(torch.linspace(0, left_out, sum(blocks), device="cpu").tolist()), stem
+        shares = iter(torch.linspace(0, left_out, sum(blocks), device="cpu").tolist())
+        inside = stem
         for stage, count in enumerate(blocks):
-            maps, step = width * 2**stage, stem_stride * 2 ** (stage + 1)
+            maps = width * 2**stage
+            step = stem_stride * 2 ** (stage + 1)
             grid = [-(-n // step) for n in patch]
             for halved in [True, *[False] * (count - 1)]:
                 if stage < convolved:
@@ -174,7 +180,8 @@ class CoAtNet(nn.Module):
                     layers.append(GridAttention(spatial_dims, inside, maps, grid, head, halved, next(shares)))
                 inside = maps
         self.body = nn.Sequential(*layers)
-        self.norm, self.dropout = nn.LayerNorm(inside, eps=1e-6), nn.Dropout(dropout)
+        self.norm = nn.LayerNorm(inside, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
         self.vectors = nn.ModuleDict({name: nn.Linear(inside + context, size) for name, size in vectors.items()})
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
@@ -203,10 +210,12 @@ def _refuse(
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """CoAtNet-0 for pictures on a GPU, narrower else; attention on the finest grid with few enough voxels."""
     del strides  # all axes are halved equally
-    slow, volume = device == "cpu", len(patch) > 2
+    slow = device == "cpu"
+    volume = len(patch) > 2
     stem_stride = 1 if max(patch) <= 32 else 2
     blocks = ([2, 2, 2] if slow else [2, 3, 5]) if max(patch) <= 64 else ([2, 2, 2, 2] if slow else [2, 3, 5, 2])
-    convolved, most = len(blocks) - 2, MOST_TOKENS["cpu" if slow else "gpu"]
+    convolved = len(blocks) - 2
+    most = MOST_TOKENS["cpu" if slow else "gpu"]
     while convolved < len(blocks) - 1 and _tokens(patch, stem_stride * 2 ** (convolved + 1)) > most:
         convolved += 1
     width = (16 if volume else 32) if slow else (48 if volume else 96)

@@ -24,7 +24,9 @@ METHODS = ("concatenate", "film", "attention", "tokens")
 HIDDEN = 32  # features of the hidden layer for covariates
 COURSE_FEATURES = 16  # features of readings along time
 ALONG = 5  # intervals of time that a convolution sees
-TOKEN, HEADS = 64, 4  # width of a token, and heads of the attention
+# width of a token, and heads of the attention
+TOKEN = 64
+HEADS = 4
 ADDED = "+"  # the output that a network in training adds to the loss of each sample
 
 
@@ -62,8 +64,10 @@ class CovariateAttention(nn.Module):
         self.of_entry = nn.Parameter(torch.empty(entries, TOKEN))
         for embedding in (self.directions, self.of_entry):
             nn.init.normal_(embedding, std=TOKEN**-0.5)
-        self.norm, self.query = nn.LayerNorm(maps), nn.Linear(maps, TOKEN)
-        self.key, self.value = nn.Linear(TOKEN, TOKEN), nn.Linear(TOKEN, TOKEN)
+        self.norm = nn.LayerNorm(maps)
+        self.query = nn.Linear(maps, TOKEN)
+        self.key = nn.Linear(TOKEN, TOKEN)
+        self.value = nn.Linear(TOKEN, TOKEN)
         self.taken = nn.Linear(TOKEN, maps)
         nn.init.zeros_(self.taken.weight)
         nn.init.zeros_(self.taken.bias)
@@ -92,7 +96,8 @@ class CovariateReduction(nn.Module):
 
     def __init__(self, entries: int, features: int, sparsity: float) -> None:
         super().__init__()
-        self.weigh, self.sparsity = nn.Linear(entries, features), sparsity
+        self.weigh = nn.Linear(entries, features)
+        self.sparsity = sparsity
         nn.init.zeros_(self.weigh.weight)
         nn.init.zeros_(self.weigh.bias)
 
@@ -113,7 +118,8 @@ class CourseReduction(nn.Module):
 
     def __init__(self, courses: int, stretches: int) -> None:
         super().__init__()
-        self.courses, self.stretches = courses, stretches
+        self.courses = courses
+        self.stretches = stretches
         left = (stretches + 3) // 4
         self.along = nn.Sequential(
             nn.Conv1d(2 * courses, HIDDEN, ALONG, 2, ALONG // 2),

@@ -133,7 +133,8 @@ def _initialise(part: nn.Module) -> None:
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """ConvNeXt-T for pictures on a GPU; narrower with fewer blocks on a processor, and smaller kernels in volumes."""
     del strides
-    slow, volume = device == "cpu", len(patch) > 2
+    slow = device == "cpu"
+    volume = len(patch) > 2
     small = max(patch) <= 64
     size = {
         "blocks": ([2, 2, 2] if small else [2, 2, 2, 2]) if slow else ([3, 3, 9] if small else [3, 3, 9, 3]),

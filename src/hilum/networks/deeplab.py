@@ -23,7 +23,10 @@ PAPER = "arXiv:1802.02611"
 POOLING: dict[int, Any] = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d, 3: nn.AdaptiveAvgPool3d}
 # Section 4.1 of arXiv:1706.05587: rates for maps a sixteenth as fine as the image, of which the last stage is dilated
 # instead of strided. A third of the width on a processor.
-RATES, DILATED, INSIDE, SLOW_INSIDE = (6, 12, 18), 1, 256, 96
+RATES = (6, 12, 18)
+DILATED = 1
+INSIDE = 256
+SLOW_INSIDE = 96
 OUTLINE = 48  # feature maps of the finer level: section 4.1 of arXiv:1802.02611
 DROPOUT = 0.5  # torchvision's, after the pyramid
 

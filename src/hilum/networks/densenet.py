@@ -32,7 +32,8 @@ class DenseLayer(nn.Module):
         super().__init__()
         middle = BOTTLENECK * growth
         self.efficient = efficient
-        self.first_norm, self.second_norm = BATCH_NORM[ndim](inside), BATCH_NORM[ndim](middle)
+        self.first_norm = BATCH_NORM[ndim](inside)
+        self.second_norm = BATCH_NORM[ndim](middle)
         self.first = CONVOLUTION[ndim](inside, middle, 1, bias=False)
         self.second = CONVOLUTION[ndim](middle, growth, 3, padding=1, bias=False)
 
@@ -55,7 +56,8 @@ class DenseLayer(nn.Module):
     @contextmanager
     def _statistics_held(self) -> Iterator[None]:
         """The running mean and variance stay unchanged inside: the first pass has counted this batch."""
-        momentum, self.first_norm.momentum = self.first_norm.momentum, 0.0
+        momentum = self.first_norm.momentum
+        self.first_norm.momentum = 0.0
         try:
             yield
         finally:
@@ -87,10 +89,12 @@ class DenseNet(PooledHead):
         efficient: bool = False,
     ) -> tuple[int, float]:
         """Make the layers; the number of pooled features, and dropout before the heads."""
-        convolution, normalisation = CONVOLUTION[spatial_dims], BATCH_NORM[spatial_dims]
+        convolution = CONVOLUTION[spatial_dims]
+        normalisation = BATCH_NORM[spatial_dims]
         kernel = 3 if stem_stride == 1 else 7
         self.stem = convolution(channels, width, kernel, stem_stride, kernel // 2, bias=False)
-        self.stages, self.transitions = nn.ModuleList(), nn.ModuleList()
+        self.stages = nn.ModuleList()
+        self.transitions = nn.ModuleList()
         for stage, count in enumerate(blocks):
             layers = (DenseLayer(spatial_dims, width + n * growth, growth, efficient) for n in range(count))
             self.stages.append(nn.ModuleList(layers))
@@ -119,7 +123,8 @@ def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     slow = device == "cpu"
     small = max(patch) <= 64
     if small:
-        blocks, growth = [4, 4, 4], 12 if slow else 24
+        blocks = [4, 4, 4]
+        growth = 12 if slow else 24
     else:
         blocks, growth = ([4, 6, 8, 6], 16) if slow else ([6, 12, 24, 16], 32)
     # On a processor a step on a volume takes seven times as long without the stride.

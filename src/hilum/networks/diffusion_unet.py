@@ -18,7 +18,10 @@ from hilum.networks.network_family import Family, Sized, Strides
 PAPER = "arXiv:2209.07162"
 # Maps of the first level; sinusoids of the level were made for a thousand steps of noise.
 WIDTH = {"cpu": 16, "gpu": 64}
-LEVELS, COARSEST, GROUPS, STEPS = 4, 6, 8, 1000.0
+LEVELS = 4
+COARSEST = 6
+GROUPS = 8
+STEPS = 1000.0
 
 
 class DiffusionUNet(nn.Module):
@@ -44,7 +47,9 @@ class DiffusionUNet(nn.Module):
         labels: int = 0,
     ) -> None:
         super().__init__()
-        self.inputs, self.classes, self.heads = channels + labels, classes, dict(dense)
+        self.inputs = channels + labels
+        self.classes = classes
+        self.heads = dict(dense)
         self.multiple = [2 ** (levels - 1)] * spatial_dims
         self.body: Any = DiffusionModelUNet(
             spatial_dims,

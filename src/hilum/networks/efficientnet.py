@@ -28,7 +28,8 @@ STAGES = (
     (6, 5, 192, 4, 2),
     (6, 3, 320, 1, 1),
 )
-STEM, LAST = 32, 1280
+STEM = 32
+LAST = 1280
 SQUEEZED = 4  # a block's input maps for each map of its squeeze
 
 
@@ -67,7 +68,8 @@ class EfficientNet(PooledHead):
         counts = [math.ceil(count * depth) for *_, count, _ in stages]
         for (expansion, kernel, maps, _, stride), count in zip(stages, counts, strict=True):
             for n in range(count):
-                outside, share = mobilenet.scale_maps(maps, width), left_out * (len(layers) - 1) / sum(counts)
+                outside = mobilenet.scale_maps(maps, width)
+                share = left_out * (len(layers) - 1) / sum(counts)
                 step = stride if n == 0 else 1
                 squeezed = max(1, inside // SQUEEZED)
                 block = InvertedResidual(
@@ -85,7 +87,8 @@ class EfficientNet(PooledHead):
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """EfficientNet-B0 on a GPU; narrower and half as deep on a processor; a stem without stride for small images."""
     del strides
-    slow, volume = device == "cpu", len(patch) > 2
+    slow = device == "cpu"
+    volume = len(patch) > 2
     stride = 1 if max(patch) <= 64 and not (slow and volume) else 2
     width, depth = ((0.35 if volume else 0.5), 0.5) if slow else (1.0, 1.0)
     size = {

@@ -154,12 +154,15 @@ def size_for(
         return dict(family.preset), "the family's own defaults", ""
     size, because, source = family.size_for(patch, strides, device)
     if family.preset:
-        size, source = {**size, **family.preset, **size}, family.paper  # its own choice wins
+        # its own choice wins
+        size = {**size, **family.preset, **size}
+        source = family.paper
     because = "; ".join(filter(None, [because, family.preset_reason]))
     units = [head.unit for head in (heads or {}).values() if head.holds_boxes or head.tells_objects]
     if units and family.size_of is not None:
         more, why = family.size_of(max(units))
-        size, because = {**size, **more}, f"{because}; {why}"
+        size = {**size, **more}
+        because = f"{because}; {why}"
     return size, because, source
 
 
@@ -223,7 +226,8 @@ def _refuse_heads(name: str, family: Family, heads: Mapping[str, Head]) -> None:
 def _import_family(name: str, target: str) -> Family:
     value = plugins.load_target(target)
     if not isinstance(value, Family):
-        problem, remedy = f"{target} is not a hilum.networks.Family", "Update the package that adds it"
+        problem = f"{target} is not a hilum.networks.Family"
+        remedy = "Update the package that adds it"
         raise PlanError(f"{name} cannot be used: {problem}", "network.name", remedy)
     return value
 

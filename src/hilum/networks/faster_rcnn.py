@@ -31,17 +31,20 @@ PAPER = "arXiv:1506.01497"
 SHAPES = (0.5, 1.0, 2.0)
 # The finest level's anchor has half the median side of a box, and each level's is twice as long as the one before; at
 # least 4 voxels, because torchvision rounds its sides. Chosen by reasoning, never varied.
-SHARE, SHORTEST = 0.5, 4.0
+SHARE = 0.5
+SHORTEST = 4.0
 # Cells an axis of a proposal's pooled features (RoIAlign).
 SEEN = 7
 # Boxes of a lower score are not rendered, because the task decodes none; and the most boxes of an image.
-LEAST_SCORE, MOST_BOXES = 0.02, 300
+LEAST_SCORE = 0.02
+MOST_BOXES = 300
 # The logit without a box: a little below the least score, so that a window without a box where another window has one
 # lowers the score, and does not remove the box.
 NOTHING = math.log(0.01 / 0.99)
 # A box is rendered as a hill over this share of its half sides, and at least this many voxels: overlapping windows say
 # slightly different boxes, and the mean of their hills has one maximum. Half the overlap of two boxes that both stay.
-CORE, NARROWEST = 0.3, 1.5
+CORE = 0.3
+NARROWEST = 1.5
 
 
 class FasterRcnn(nn.Module):
@@ -74,7 +77,10 @@ class FasterRcnn(nn.Module):
         fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.classes, self.unit, self.samples = name, classes, unit, samples
+        self.name = name
+        self.classes = classes
+        self.unit = unit
+        self.samples = samples
         sides = [max(SHORTEST, unit * share * 2**number) for number in range(len(layers) + 1)]
         anchors = AnchorGenerator(tuple((side,) for side in sides), (SHAPES,) * len(sides))
         levels = [str(number) for number in range(len(layers))]
@@ -118,7 +124,8 @@ class FasterRcnn(nn.Module):
         """
         if targets is None:
             raise ValueError("training needs the true boxes")
-        size, losses = (int(images.shape[2]), int(images.shape[3])), []
+        size = (int(images.shape[2]), int(images.shape[3]))
+        losses = []
         for number in range(len(targets)):
             levels = {name: maps[number : number + 1] for name, maps in features.items()}
             boxes = targets[number].float()
@@ -139,7 +146,8 @@ class FasterRcnn(nn.Module):
 
         As `RegionProposalNetwork.forward`, which would take such anchors as background.
         """
-        rpn, features = self.detector.rpn, list(levels.values())
+        rpn = self.detector.rpn
+        features = list(levels.values())
         logits, moves = rpn.head(features)
         anchors = rpn.anchor_generator(image, features)
         counts = [maps[0].numel() for maps in logits]
@@ -196,9 +204,12 @@ def render_boxes(
     The voxel of a box's centre has its logit, with a hill about it over the core of the box; each voxel of the hill has
     the box's lengths and the offset of its centre. Of two boxes in a voxel the one of higher score counts.
     """
-    boxes, kinds, sure = boxes.cpu(), kinds.cpu(), torch.logit(scores.cpu(), eps=LEAST)
+    boxes = boxes.cpu()
+    kinds = kinds.cpu()
+    sure = torch.logit(scores.cpu(), eps=LEAST)
     axes = len(size)
-    centres, lengths = (boxes[:, :axes] + boxes[:, axes:]) / 2, boxes[:, axes:] - boxes[:, :axes]
+    centres = (boxes[:, :axes] + boxes[:, axes:]) / 2
+    lengths = boxes[:, axes:] - boxes[:, :axes]
     middles = pyramid.voxel_centres(size, boxes)
     heat = boxes.new_full((classes, *size), NOTHING)
     highest = boxes.new_full(tuple(size), -math.inf)
@@ -208,7 +219,8 @@ def render_boxes(
     voxels = torch.minimum(centres.floor().long().clamp(min=0), last)
     for number in order:
         # The maximum is at the centre of a voxel, so that one voxel has the exact score.
-        top, reach = voxels[number] + 0.5, (CORE * lengths[number] / 2).clamp(min=NARROWEST)
+        top = voxels[number] + 0.5
+        reach = (CORE * lengths[number] / 2).clamp(min=NARROWEST)
         low = torch.minimum((top - reach).floor().long().clamp(min=0), last).tolist()
         high = torch.minimum((top + reach).floor().long().clamp(min=0), last).tolist()
         core = tuple(slice(first, end + 1) for first, end in zip(low, high, strict=True))

@@ -58,7 +58,8 @@ class Fcos(LevelDetector):
         outputs: of `forward` in training
         boxes:   (batch, n, 1 + 4) class, low and high edges in voxels; class -1 is padding, -2 to be ignored
         """
-        raw, truth = self.trained_levels(outputs), resnet_pyramid.boxes_by_library(boxes)
+        raw = self.trained_levels(outputs)
+        truth = resnet_pyramid.boxes_by_library(boxes)
         logits, sides, middle = torch.cat([pyramid.flatten_to_rows(maps, 1) for maps in raw], dim=1).split(
             [self.classes, 4, 1], dim=2
         )
@@ -74,7 +75,8 @@ class Fcos(LevelDetector):
 
     def outputs_of(self, maps: Tensor) -> Tensor:
         """(batch, classes + 4 + 1, *coarse)."""
-        kinds, places = self.detector.head.classification_head, self.detector.head.regression_head
+        kinds = self.detector.head.classification_head
+        places = self.detector.head.regression_head
         around = places.conv(maps)
         sides = places.bbox_reg(around).relu()
         return torch.cat([kinds.cls_logits(kinds.conv(maps)), sides, places.bbox_ctrness(around)], dim=1)

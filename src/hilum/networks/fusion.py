@@ -63,7 +63,8 @@ class Fusion(nn.Module):
     ) -> None:
         super().__init__()
         count = modalities or channels // frames
-        remaining, covariates = channels - count * frames, max(0, context - count)
+        remaining = channels - count * frames
+        covariates = max(0, context - count)
         if method not in METHODS:
             raise ValueError(f"there is no method {method!r}, only {', '.join(METHODS)}")
         if remaining < 0 or 0 < context < count:
@@ -71,8 +72,11 @@ class Fusion(nn.Module):
         joining: FusionSettings = {"method": "film" if dense else "concatenate", **(fusion or {})}
         if covariates and dense and joining["method"] == "concatenate":
             raise ValueError("concatenated covariates reach heads for the whole image only: choose film")
-        self.method, self.frames, self.count = method, frames, count
-        self.remaining, self.covariates = remaining, covariates
+        self.method = method
+        self.frames = frames
+        self.count = count
+        self.remaining = remaining
+        self.covariates = covariates
         self.means = dict(means or {})
         encoders = [
             UNet(frames + remaining, spatial_dims, dense if n == 0 or method == "late" else {}, {}, **size)
@@ -147,7 +151,8 @@ class FusionDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.up, self.decoder = (options.up, options.decoder) if upwards else (nn.ModuleList(), nn.ModuleList())
-        self.dense, self.coarse = options.dense, options.coarse
+        self.dense = options.dense
+        self.coarse = options.coarse
         self.coarsest = nn.Identity()  # where others see its features
         finer: list[Any] = list(self.up)
         self.telling = ContextFusion(context, dict(enumerate([deepest, *(up.out_channels for up in finer)])), **fusion)
@@ -157,7 +162,8 @@ class FusionDecoder(nn.Module):
     def forward(self, features: Sequence[Tensor], covariates: Tensor | None) -> dict[str, Tensor]:
         """Return the outputs by head; covariates: (batch, entries) or None."""
         entries = self.telling(covariates)
-        images, decoded = self.telling.modulate(self.coarsest(features[-1]), entries), []
+        images = self.telling.modulate(self.coarsest(features[-1]), entries)
+        decoded = []
         outputs = self.telling.answers(self.vectors, images.flatten(2).mean(dim=2), entries)
         for place, (up, block, skip) in enumerate(zip(self.up, self.decoder, features[-2::-1], strict=False), start=1):
             shaped = partial(self.telling.modulate, covariates=entries, place=place)
@@ -201,14 +207,19 @@ class AttentionLayer(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.first_norm, self.second_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.asked, self.joined = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.first_norm = nn.LayerNorm(width)
+        self.second_norm = nn.LayerNorm(width)
+        self.asked = nn.Linear(width, 3 * width)
+        self.joined = nn.Linear(width, width)
         self.inner = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """Return (batch, tokens, width); hidden: (batch, 1, 1, tokens), added to the logits of the attention."""
         asked = self.asked(self.first_norm(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key, value = asked[0], asked[1], asked[2]  # (batch, heads, tokens, width of a head)
+        # (batch, heads, tokens, width of a head)
+        query = asked[0]
+        key = asked[1]
+        value = asked[2]
         weights = (query @ key.transpose(2, 3) / math.sqrt(key.shape[-1]) + hidden).softmax(dim=-1)
         tokens = tokens + self.joined((weights @ value).transpose(1, 2).flatten(2))
         inner: Tensor = self.inner(self.second_norm(tokens))

@@ -107,7 +107,8 @@ class GoogLeNet(PooledHead):
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The paper's widths on a GPU, a quarter on a processor, half for volumes; smaller strides for small images."""
     del strides
-    slow, volume = device == "cpu", len(patch) > 2
+    slow = device == "cpu"
+    volume = len(patch) > 2
     if max(patch) <= 64:
         stride = 2 if slow and volume else 1
     else:

@@ -26,7 +26,9 @@ MODELS = {
     "resnet50": ([3, 4, 6, 3], True),
     "resnet101": ([3, 4, 23, 3], True),
 }
-WIDTH, WIDENING = 64, 4  # feature maps of the first stage, and expansion of a bottleneck
+# feature maps of the first stage, and expansion of a bottleneck
+WIDTH = 64
+WIDENING = 4
 # Address of torchvision's weights from ImageNet; each file name ends with the start of its SHA-256.
 PUBLISHED_AT = "https://download.pytorch.org"
 FILES = {
@@ -36,7 +38,8 @@ FILES = {
     "resnet101": "resnet101-cd907fc2.pth",
 }
 # The parts that reduce the image: first convolution, pooling, and three of the four stages.
-PARTS, FEWEST_VOXELS = 5, 2
+PARTS = 5
+FEWEST_VOXELS = 2
 IN_PLANE = 2  # parts that stay two-dimensional on a processor: at full resolution depth takes most time
 
 
@@ -85,7 +88,8 @@ class EndPadding(nn.Module):
 
     def __init__(self, axis: int, count: int) -> None:
         super().__init__()
-        self.axis, self.count = axis + 2, count
+        self.axis = axis + 2
+        self.count = count
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the longer images."""
@@ -101,7 +105,8 @@ class InflatedBlock(nn.Module):
     ) -> None:
         super().__init__()
         ones = [1] * look.axes
-        self.ends1, self.ends2 = look.ends(3, dilation), look.ends(3, dilation)
+        self.ends1 = look.ends(3, dilation)
+        self.ends2 = look.ends(3, dilation)
         self.conv1 = look.convolution(inside, outside, 3, stride, dilation)
         self.bn1 = BATCH_NORM[look.axes](outside)
         self.conv2 = look.convolution(outside, outside, 3, ones, dilation)
@@ -123,7 +128,8 @@ class NarrowBlock(nn.Module):
         self, look: PartKernels, inside: int, outside: int, stride: Sequence[int], dilation: Sequence[int]
     ) -> None:
         super().__init__()
-        ones, middle = [1] * look.axes, outside // WIDENING
+        ones = [1] * look.axes
+        middle = outside // WIDENING
         flat = look._replace(deep=False)
         self.ends2 = look.ends(3, dilation)
         self.conv1 = flat.convolution(inside, middle, 1, ones, ones)
@@ -184,20 +190,26 @@ class InflatedEncoder(nn.Module):
         ones = [1] * axes
         self.ends1 = looks[0].ends(7, ones)
         self.conv1 = looks[0].convolution(channels, width, 7, steps[0], ones)
-        self.bn1, self.relu = BATCH_NORM[axes](width), nn.ReLU(inplace=True)
+        self.bn1 = BATCH_NORM[axes](width)
+        self.relu = nn.ReLU(inplace=True)
         self.maxpool = looks[0].pooling(steps[1])
-        inside, apart = width, ones
+        inside = width
+        apart = ones
         for stage, count in enumerate(blocks):
             outside = width * 2**stage * (WIDENING if narrow else 1)
-            stride, before = steps[stage + 1] if stage else ones, apart
+            stride = steps[stage + 1] if stage else ones
+            before = apart
             if stage >= len(blocks) - dilated:
-                apart, stride = [a * b for a, b in zip(apart, stride, strict=True)], ones
-            block, look = NarrowBlock if narrow else InflatedBlock, looks[stage + 1]
+                apart = [a * b for a, b in zip(apart, stride, strict=True)]
+                stride = ones
+            block = NarrowBlock if narrow else InflatedBlock
+            look = looks[stage + 1]
             blocks_of_stage = [block(look, inside, outside, stride, before)]
             blocks_of_stage += [block(look, outside, outside, ones, apart) for _ in range(count - 1)]
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks_of_stage))
             inside = outside
-        self.finest, self.features = inside // 2 ** (len(blocks) - 1), inside
+        self.finest = inside // 2 ** (len(blocks) - 1)
+        self.features = inside
         for weight in self.parameters():
             if weight.ndim > 1:
                 nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
@@ -279,7 +291,8 @@ def strides_for(patch: Sequence[int], *, early: bool) -> list[list[int]]:
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """A network with published weights; for volumes two-dimensional parts while voxels are long in depth."""
     del strides
-    model, steps = "resnet18" if device == "cpu" else "resnet50", strides_for(patch, early=len(patch) == 3)
+    model = "resnet18" if device == "cpu" else "resnet50"
+    steps = strides_for(patch, early=len(patch) == 3)
     size: dict[str, SizeValue] = {"model": model, "strides": steps}
     because = f"{model} for the {device}, as weights are published for it; images of {tuple(patch)}"
     if len(patch) < 3:

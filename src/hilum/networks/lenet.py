@@ -49,7 +49,8 @@ class LeNet(PooledHead):
         dropout: float = 0.0,
     ) -> tuple[int, float]:
         """Make the layers; the number of pooled features, and dropout before the heads."""
-        convolution, pooling = CONVOLUTION[spatial_dims], AVERAGE_POOL[spatial_dims]
+        convolution = CONVOLUTION[spatial_dims]
+        pooling = AVERAGE_POOL[spatial_dims]
         first, second = maps
         wide, narrow = hidden
         self.body = nn.Sequential(

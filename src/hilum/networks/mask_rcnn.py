@@ -39,7 +39,8 @@ PAPER = "arXiv:1703.06870"
 RATIOS = (0.5, 1.0, 2.0)
 LEVELS = 5
 # Cells an axis of the pooled features for boxes and for masks; a mask has twice as many.
-OF_A_BOX, OF_A_MASK = 7, 14
+OF_A_BOX = 7
+OF_A_MASK = 14
 # Share of the second stage's training samples that hold an object. Section 3.1 of the paper.
 POSITIVE = 0.25
 # The part of an object in a patch is trained from so many voxels on: smaller parts are hard to recognise.
@@ -49,13 +50,16 @@ SAMPLES_OF_A_MASK = 2
 
 
 # Images are enlarged until objects are about so many voxels across, four of the finest level's; by this at the most.
-ENOUGH, LARGEST = 16.0, 2
+ENOUGH = 16.0
+LARGEST = 2
 # Longest chain of suppressions: the first box suppresses the second, which then does not suppress the third. In longer
 # chains a box too many may stay; 600 boxes sampled around 60 centres took at most 7 rounds, in 60 draws.
 ROUNDS = 12
 # Regions of this side, in voxels, are pooled from the level with a sixteenth of the resolution; of half the side, from
 # the next finer level. Lin et al., CVPR 2017, arXiv:1612.03144, equation 1.
-CANONICAL, CANONICAL_LEVEL, FINEST_LEVEL = 224.0, 4, 2
+CANONICAL = 224.0
+CANONICAL_LEVEL = 4
+FINEST_LEVEL = 2
 SMALL = 1e-6
 # Lowest probability of an object's voxel: below any threshold that is tried for the inside.
 NOBODY = 0.25
@@ -148,8 +152,12 @@ class MaskRCNN(nn.Module):
             raise ValueError(f"there is no body {body!r} for images enlarged {enlarge} times and anchors of {anchor}")
         [(self.name, maps)] = dense.items()
         self.classes = max(1, maps - 2)
-        self.enlarge, self.proposals, self.objects, self.samples = enlarge, proposals, objects, samples
-        self.overlap, self.surest = overlap, surest
+        self.enlarge = enlarge
+        self.proposals = proposals
+        self.objects = objects
+        self.samples = samples
+        self.overlap = overlap
+        self.surest = surest
         self.backbone = _backbone(body, channels, inside)
         self.rpn = _first_stage(inside, anchor, proposals)
         self.roi_heads = _second_stage(inside, hidden, outline, samples, (overlap, surest, objects), self.classes)
@@ -187,7 +195,8 @@ class MaskRCNN(nn.Module):
         """The second stage: which proposals are objects, and their masks."""
         boxes, live = self._best_proposals(proposed)
         batch, count = live.shape
-        heads, levels = self.roi_heads, proposed.levels[:-1]
+        heads = self.roi_heads
+        levels = proposed.levels[:-1]
         kinds, moves = heads.box_predictor(heads.box_head(roi_features(levels, boxes, OF_A_BOX)))
         placed = heads.box_coder.decode_single(moves.float(), boxes.reshape(-1, 4))
         logits = kinds.float().reshape(batch, count, -1)
@@ -197,16 +206,19 @@ class MaskRCNN(nn.Module):
         placed = clip_to_picture(placed, proposed.size)
         scores = logits.softmax(dim=2)[:, :, 1:].sum(dim=2)
         scores, order = best_scores(torch.where(live & (scores > self.surest), scores, 0.0), count)
-        placed, classes = pick_boxes(placed, order), pick_boxes(classes, order)
+        placed = pick_boxes(placed, order)
+        classes = pick_boxes(classes, order)
         surviving = kept_boxes(placed, scores > 0, self.overlap)
         scores, order = best_scores(torch.where(surviving, scores, 0.0), self._most(surviving))
-        placed, classes = pick_boxes(placed, order), pick_boxes(classes, order)
+        placed = pick_boxes(placed, order)
+        classes = pick_boxes(classes, order)
         outlines = heads.mask_predictor(heads.mask_head(roi_features(levels, placed, OF_A_MASK)))
         masks = _of_class(outlines, 1 + classes.argmax(dim=2).flatten()).float().sigmoid()
         return Objects(placed, scores, masks.reshape(batch, scores.shape[1], *outlines.shape[2:]), classes)
 
     def _render_objects(self, objects: Objects, size: Sequence[int]) -> Tensor:
-        places, edges = (int(size[0]), int(size[1])), objects.boxes / self.enlarge
+        places = (int(size[0]), int(size[1]))
+        edges = objects.boxes / self.enlarge
         rendered, owner = render_objects(objects.masks, edges, objects.scores, places)
         if self.classes == 1:
             return rendered
@@ -222,7 +234,9 @@ class MaskRCNN(nn.Module):
     def _best_proposals(self, proposed: Proposals) -> tuple[Tensor, Tensor]:
         """(batch, n, 4) boxes in order of falling score, and (batch, n) which of them exist."""
         logits = proposed.logits.reshape(-1, len(proposed.anchors))
-        batch, rpn = logits.shape[0], self.rpn  # `len` would fix the number in ONNX
+        # `len` would fix the number in ONNX
+        batch = logits.shape[0]
+        rpn = self.rpn
         moved = rpn.box_coder.decode_single(proposed.moves, proposed.anchors.repeat(batch, 1)).reshape(batch, -1, 4)
         best_of_levels = []
         for level_logits, places in zip(
@@ -247,7 +261,9 @@ class MaskRCNN(nn.Module):
     @torch.compiler.disable
     def _losses(self, proposed: Proposals, targets: Tensor) -> Tensor:
         """(5,) of this batch, outside of a compiled graph, because the number of samples differs at each step."""
-        rpn, heads, batch = self.rpn, self.roi_heads, len(targets)
+        rpn = self.rpn
+        heads = self.roi_heads
+        batch = len(targets)
         truth = [torchvision_targets(numbers, self.enlarge, self.classes) for numbers in targets]
         anchors = [proposed.anchors] * batch
         boxes = rpn.box_coder.decode(proposed.moves.detach(), anchors).reshape(batch, -1, 4)
@@ -279,7 +295,9 @@ class MaskRCNN(nn.Module):
 
     def _of_same_work(self, proposed: Proposals) -> dict[str, Tensor]:
         """Outputs without targets, where memory is planned, with the work of as many boxes as a step has."""
-        heads, levels, batch = self.roi_heads, proposed.levels[:-1], len(proposed.levels[0])
+        heads = self.roi_heads
+        levels = proposed.levels[:-1]
+        batch = len(proposed.levels[0])
         boxes = proposed.logits.new_zeros(batch, self.samples, 4)
         kinds, moves = heads.box_predictor(heads.box_head(roi_features(levels, boxes, OF_A_BOX)))
         held = boxes[:, : math.ceil(POSITIVE * self.samples)]
@@ -333,7 +351,8 @@ def box_masks(numbers: Tensor, labels: Tensor, boxes: Tensor, size: int) -> Tens
     fine = size * SAMPLES_OF_A_MASK
     share = (torch.arange(fine, device=boxes.device, dtype=boxes.dtype) + 0.5) / fine
     low, high = boxes[:, :2, None], boxes[:, 2:, None]
-    (columns, rows), ends = (low + (high - low) * share - 0.5).unbind(dim=1), numbers.shape
+    columns, rows = (low + (high - low) * share - 0.5).unbind(dim=1)
+    ends = numbers.shape
     shares = boxes.new_zeros(len(boxes), fine, fine)
     for row, by_row in _between(rows, ends[0]):
         for column, by_column in _between(columns, ends[1]):
@@ -537,7 +556,8 @@ def voxel_owners(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, 
     count = masks.shape[1]
     owner = torch.zeros(masks.shape[0], *size, dtype=torch.long, device=masks.device)
     chance = torch.zeros(masks.shape[0], *size, dtype=masks.dtype, device=masks.device)
-    most, covered = chance, []
+    most = chance
+    covered = []
     for start in range(0, count, AT_ONCE):
         end = min(start + AT_ONCE, count)
         sure = scores[:, start:end, None, None]
@@ -549,7 +569,8 @@ def voxel_owners(masks: Tensor, boxes: Tensor, scores: Tensor, size: tuple[int, 
         claimed, which = claim.max(dim=1)
         won = claimed > most
         highest = torch.minimum(shares, sure).gather(1, which[:, None])[:, 0]
-        owner, chance = torch.where(won, which + start + 1, owner), torch.where(won, highest, chance)
+        owner = torch.where(won, which + start + 1, owner)
+        chance = torch.where(won, highest, chance)
         most = torch.maximum(most, claimed)
     stays = _has_enough_left(owner, most > 1, torch.cat(covered, dim=1))
     return torch.where(stays, owner, 0), torch.where(stays, chance, 0.0)

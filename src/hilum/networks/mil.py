@@ -17,9 +17,11 @@ from hilum.networks.bag_pooling import AttentionPooling, TileBag, WeighedBag
 from hilum.networks.network_family import FROZEN, Family, Sized, SizeValue, Strides
 from hilum.networks.tile_encoders import TileEncoder
 
-PAPER, HIGHEST = "arXiv:1802.04712", "doi:10.1038/s41591-019-0508-1"
+PAPER = "arXiv:1802.04712"
+HIGHEST = "doi:10.1038/s41591-019-0508-1"
 # Tiles whose scores answer, and their features before they are weighed.
-TOP, INSIDE = 2, 128
+TOP = 2
+INSIDE = 128
 MAPS = {"cpu": 16, "gpu": 32}
 
 
@@ -55,7 +57,8 @@ class TopBag(TileBag):
 
     def pooled(self, features: Tensor, places: Tensor) -> dict[str, Tensor]:
         """The means of the highest scores."""
-        features, present = self.dropout(features), bag_pooling.present_tiles(places)
+        features = self.dropout(features)
+        present = bag_pooling.present_tiles(places)
         self.summary((features * present[..., None]).sum(dim=1) / present.sum(dim=1, keepdim=True).clamp(min=1))
         scores = {name: layer(features) for name, layer in self.vectors.items()}
         return {name: (one * _highest(one, present)).sum(dim=1) for name, one in scores.items()}

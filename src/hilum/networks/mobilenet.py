@@ -18,7 +18,8 @@ from hilum.networks.network_family import Sized, Strides
 PAPER = "arXiv:1801.04381"
 # Table 2; of each stage the expansion of its blocks, its feature maps, blocks and stride.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-STEM, LAST = 32, 1280
+STEM = 32
+LAST = 1280
 
 
 class InvertedResidual(nn.Module):
@@ -55,7 +56,8 @@ class InvertedResidual(nn.Module):
             CONVOLUTION[ndim](middle, outside, 1, bias=False),
             BATCH_NORM[ndim](outside),
         )
-        self.has_shortcut, self.left_out = stride == 1 and inside == outside, left_out
+        self.has_shortcut = stride == 1 and inside == outside
+        self.left_out = left_out
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, outside, *spatial), reduced by the stride."""
@@ -112,7 +114,8 @@ class MobileNet(PooledHead):
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The paper's widths on a GPU; half or a third on a processor; a stem without stride for small images."""
     del strides
-    slow, volume = device == "cpu", len(patch) > 2
+    slow = device == "cpu"
+    volume = len(patch) > 2
     stride = 1 if max(patch) <= 64 and not (slow and volume) else 2
     width = (0.35 if volume else 0.5) if slow else 1.0
     size = {"width": width, "last": 320 if slow else LAST, "stem_stride": stride, "dropout": 0.1 if slow else 0.2}

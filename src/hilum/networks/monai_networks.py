@@ -28,25 +28,34 @@ from hilum.networks.common_layers import LINEAR
 from hilum.networks.network_family import Family, Sized, SizeFor, SizeValue, Strides
 
 # Of UNet++ as in MONAI's class.
-LEAKY, INSTANCE = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}), ("instance", {"affine": True})
+LEAKY = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True})
+INSTANCE = ("instance", {"affine": True})
 # Of the V-Net: convolutions of each stage below the first on the way down and on the way up, as MONAI counts them.
 DOWN, UP = (1, 2, 3, 2), (1, 1, 2, 2)
 ELU = ("elu", {"inplace": True})
 # Of MedNeXt the smallest of its paper, S (table 1). On a processor a quarter of the width.
-MEDNEXT_WIDTH, HALVINGS, NARROWER = 32, 4, 4
+MEDNEXT_WIDTH = 32
+HALVINGS = 4
+NARROWER = 4
 # Of UNETR: voxels per axis of a token, and layers with skip connections besides the last, both fixed in MONAI's class.
-CUBE, TAPPED = 16, (3, 6, 9)
+CUBE = 16
+TAPPED = (3, 6, 9)
 # Its paper's transformer, ViT-B16 (section 3.2), and a narrow one for processors: features of a token, those of its
 # inner layer, heads, and maps of the finest decoder.
 VIT_B = {"hidden": 768, "inner": 3072, "heads": 12, "width": 16}
 NARROW_VIT = {"hidden": 192, "inner": 768, "heads": 6, "width": 8}
 # Of Swin UNETR as in its paper (table 1): maps of the first grid, heads of attention on each grid, cells of a window,
 # and voxels per axis of a cell of the coarsest grid.
-SWIN_WIDTH, HEADS, WINDOW, SWIN_CELL = 48, (3, 6, 12, 24), 7, 32
+SWIN_WIDTH = 48
+HEADS = (3, 6, 12, 24)
+WINDOW = 7
+SWIN_CELL = 32
 # The narrowest that MONAI's class takes. In the paper a head has 16 maps, on a processor 12. With a width of 12 a step
 # of a volume of 40 x 56 x 40 took 3.6 s with the paper's heads and windows of 7 cells, 1.3 s with these heads, and with
 # windows of 4 besides 0.6 s.
-NARROWEST, FEW_HEADS, SMALL_WINDOW = 12, (1, 2, 4, 8), 4
+NARROWEST = 12
+FEW_HEADS = (1, 2, 4, 8)
+SMALL_WINDOW = 4
 
 
 class MonaiNetwork(nn.Module, ABC):
@@ -121,7 +130,8 @@ class ChannelSlice(nn.Module):
 
     def __init__(self, first: int, count: int) -> None:
         super().__init__()
-        self.first, self.count = first, count
+        self.first = first
+        self.count = count
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return (batch, count, *spatial)."""
@@ -185,8 +195,10 @@ class UNetPlusPlus(MonaiNetwork):
     ) -> nn.Module:
         """Return MONAI's blocks under the names of its class."""
         self.multiple = common_layers.cell_size(strides, axes)
-        rows, widths = len(strides), [width * 2**row for row in range(len(strides))]
-        self.deepest, self.down = widths[-1], [f"conv_{row}_0" for row in range(rows)]
+        rows = len(strides)
+        widths = [width * 2**row for row in range(len(strides))]
+        self.deepest = widths[-1]
+        self.down = [f"conv_{row}_0" for row in range(rows)]
         self.last = f"final_conv_0_{rows - 1}"
         usual: Any = {"act": LEAKY, "norm": INSTANCE, "bias": True, "dropout": dropout}
         parts: dict[str, nn.Module] = {"conv_0_0": TwoConv(axes, channels, width, **usual)}
@@ -197,7 +209,8 @@ class UNetPlusPlus(MonaiNetwork):
             parts[f"conv_{row}_0"] = down
             for column in range(1, rows - row + 1):
                 # Nodes of the first row get all maps from below, the others half of them, as in MONAI's class.
-                halves, joined = row > 1, widths[row - 1] * column
+                halves = row > 1
+                joined = widths[row - 1] * column
                 node = UpCat(axes, widths[row], joined, widths[row - 1], halves=halves, **usual)
                 node.upsample = UpSample(axes, widths[row], widths[row] // 2 if halves else widths[row], step)
                 parts[f"upcat_{row - 1}_{column}"] = node
@@ -242,20 +255,24 @@ class VNet(MonaiNetwork):
         divisor = next(n for n in range(channels, width + 1) if width % n == 0)
         self.added = divisor - channels
         widths = [width * 2**stage for stage in range(len(strides))]
-        self.deepest, self.last = widths[-1], "out_tr"
+        self.deepest = widths[-1]
+        self.last = "out_tr"
         self.down = ["in_tr", *(f"down_tr{maps}" for maps in widths[1:])]
         self.up = [f"up_tr{maps}" for maps in widths[:0:-1]]
         # MONAI's class uses the dropout of volumes also for pictures, where torch would drop whole images.
         drops: Any = {"dropout_dim": axes}
         parts: dict[str, nn.Module] = {"in_tr": InputTransition(axes, divisor, width, ELU)}
         for stage, maps in enumerate(widths[1:], start=1):
-            often, step = DOWN[min(stage, len(DOWN)) - 1], tuple(strides[stage])
+            often = DOWN[min(stage, len(DOWN)) - 1]
+            step = tuple(strides[stage])
             down = DownTransition(axes, widths[stage - 1], often, ELU, dropout if stage > 2 else None, **drops)
             down.down_conv = Conv["conv", axes](widths[stage - 1], maps, step, step, bias=False)
             parts[f"down_tr{maps}"] = down
         before = widths[-1]
         for stage in range(len(widths) - 1, 0, -1):
-            maps, often, step = widths[stage], UP[min(stage, len(UP)) - 1], tuple(strides[stage])
+            maps = widths[stage]
+            often = UP[min(stage, len(UP)) - 1]
+            step = tuple(strides[stage])
             deep_and_across: Any = (dropout if stage > 2 else None, dropout)
             up = UpTransition(axes, before, maps, often, ELU, deep_and_across, **drops)
             up.up_conv = Conv["convtrans", axes](before, maps // 2, step, step)
@@ -319,12 +336,15 @@ class MedNeXt(MonaiNetwork):
         )
         for number in range(halvings - deep_supervision if deep_supervision else 0):
             network.out_blocks[number] = nn.Identity()  # of grids that give no output
-        self.multiple, self.deepest, self.coarser = [2**halvings] * axes, width * 2**halvings, deep_supervision
+        self.multiple = [2**halvings] * axes
+        self.deepest = width * 2**halvings
+        self.coarser = deep_supervision
         return network
 
     def encode(self, images: Tensor) -> list[Tensor]:
         """(batch, maps, *grid) of each grid, finest first."""
-        images, features = self.body.stem(images), []
+        images = self.body.stem(images)
+        features = []
         for stage, down in zip(self.body.enc_stages, self.body.down_blocks, strict=True):
             features.append(stage(images))
             images = down(features[-1])
@@ -332,7 +352,8 @@ class MedNeXt(MonaiNetwork):
 
     def decode(self, features: list[Tensor]) -> list[Tensor]:
         """(batch, outputs, *grid), finest first; coarser ones in training only."""
-        maps, coarser = features[-1], []
+        maps = features[-1]
+        coarser = []
         stages = zip(self.body.up_blocks, self.body.dec_stages, features[-2::-1], strict=True)
         for number, (up, stage, skip) in enumerate(stages):
             if self.training and number >= len(self.body.up_blocks) - self.coarser:
@@ -370,7 +391,9 @@ class Unetr(MonaiNetwork):
         """Return MONAI's class."""
         if len(patch) != axes or min(patch) < 1:
             raise ValueError(f"patch needs {axes} sizes, not {patch}")
-        self.multiple, self.deepest, self.grid = [CUBE] * axes, hidden, [-(-n // CUBE) for n in patch]
+        self.multiple = [CUBE] * axes
+        self.deepest = hidden
+        self.grid = [-(-n // CUBE) for n in patch]
         size = [n * CUBE for n in self.grid]
         network = nets.UNETR(
             channels, outputs, size, width, hidden, inner, heads, dropout_rate=dropout, spatial_dims=axes
@@ -440,7 +463,8 @@ class SwinUnetr(MonaiNetwork):
         check_axes(axes, "swin_unetr")
         if len(depths) != 4 or len(heads) != 4:
             raise ValueError(f"depths and heads need one number for each of four grids, not {depths} and {heads}")
-        self.multiple, self.deepest = [SWIN_CELL] * axes, 16 * width
+        self.multiple = [SWIN_CELL] * axes
+        self.deepest = 16 * width
         with Rates():
             return nets.SwinUNETR(
                 channels,
@@ -493,7 +517,8 @@ def halvings_for(patch: Sequence[int], most: int) -> int:
 def mednext_size(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The paper's smallest network, halved as often as the patch allows; a quarter of its width on a processor."""
     del strides  # all axes are halved equally
-    slow, often = device == "cpu", halvings_for(patch, HALVINGS)
+    slow = device == "cpu"
+    often = halvings_for(patch, HALVINGS)
     size: dict[str, SizeValue] = {
         "halvings": often,
         "width": MEDNEXT_WIDTH // NARROWER if slow else MEDNEXT_WIDTH,

@@ -30,7 +30,9 @@ class AttentionGate(nn.Module):
 
     def __init__(self, ndim: int, finer: int, coarser: int, stride: Sequence[int]) -> None:
         super().__init__()
-        convolution, inside, step = CONVOLUTION[ndim], max(1, finer // 2), tuple(stride)
+        convolution = CONVOLUTION[ndim]
+        inside = max(1, finer // 2)
+        step = tuple(stride)
         self.of_finer = convolution(finer, inside, step, step, bias=False)
         self.of_coarser = convolution(coarser, inside, 1)
         self.weigh = convolution(inside, 1, 1)
@@ -55,7 +57,8 @@ class ImageMaps(nn.Module):
         pad = tuple(n // 2 for n in kernel)
         self.average = AVERAGE_POOL[ndim](tuple(by))
         self.look = CONVOLUTION[ndim](channels, maps, tuple(kernel), 1, pad, bias=False)
-        self.norm, self.activation = INSTANCE_NORM[ndim](maps, affine=True), nn.LeakyReLU(0.01, inplace=True)
+        self.norm = INSTANCE_NORM[ndim](maps, affine=True)
+        self.activation = nn.LeakyReLU(0.01, inplace=True)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return (batch, maps, *coarse)."""
@@ -90,7 +93,8 @@ class MultiscaleUNet(nn.Module):
     ) -> None:
         super().__init__()
         common_layers.check_stages(strides, spatial_dims, deep_supervision)
-        stages, ones = len(strides), [1] * spatial_dims
+        stages = len(strides)
+        ones = [1] * spatial_dims
         widths = [min(width * 2**stage, widest) for stage in range(stages)]
         shapes = unet.kernels_for(strides) if kernels is None else unet.check_kernels(kernels, stages, spatial_dims)
         by = [[math.prod(along) for along in zip(*strides[: stage + 1], strict=True)] for stage in range(stages)]
@@ -98,18 +102,25 @@ class MultiscaleUNet(nn.Module):
         self.seeing = nn.ModuleList(
             ImageMaps(spatial_dims, channels, widths[stage - 1], shapes[stage], by[stage]) for stage in range(1, stages)
         )
-        convolution, transposed = CONVOLUTION[spatial_dims], TRANSPOSED[spatial_dims]
-        self.down, self.encoder = nn.ModuleList(), nn.ModuleList()
+        convolution = CONVOLUTION[spatial_dims]
+        transposed = TRANSPOSED[spatial_dims]
+        self.down = nn.ModuleList()
+        self.encoder = nn.ModuleList()
         self.encoder.append(UNetBlock(spatial_dims, channels, widths[0], shapes[0], ones, dropout=dropout))
-        self.gates, self.up, self.decoder = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.gates = nn.ModuleList()
+        self.up = nn.ModuleList()
+        self.decoder = nn.ModuleList()
         for stage in range(1, stages):
-            before, step = widths[stage - 1], tuple(strides[stage])
+            before = widths[stage - 1]
+            step = tuple(strides[stage])
             self.down.append(convolution(before, before, step, step, bias=False))
             self.encoder.append(
                 UNetBlock(spatial_dims, 2 * before, widths[stage], shapes[stage], ones, dropout=dropout)
             )
         for stage in range(stages - 1, 0, -1):
-            finer, coarser, step = widths[stage - 1], widths[stage], tuple(strides[stage])
+            finer = widths[stage - 1]
+            coarser = widths[stage]
+            step = tuple(strides[stage])
             self.gates.append(AttentionGate(spatial_dims, finer, coarser, step))
             self.up.append(transposed(coarser, finer, step, step, bias=False))
             self.decoder.append(UNetBlock(spatial_dims, 2 * finer, finer, shapes[stage - 1], ones, dropout=dropout))
@@ -124,7 +135,8 @@ class MultiscaleUNet(nn.Module):
         for down, seeing, block in zip(self.down, self.seeing, list(self.encoder)[1:], strict=True):
             skips.append(maps)
             maps = block(torch.cat([down(maps), seeing(images)], dim=1))
-        pooled, decoded = maps.flatten(2).mean(dim=2), [maps]
+        pooled = maps.flatten(2).mean(dim=2)
+        decoded = [maps]
         for gate, up, block, skip in zip(self.gates, self.up, self.decoder, skips[::-1], strict=True):
             decoded.append(block(torch.cat([gate(skip, decoded[-1]), up(decoded[-1])], dim=1)))
         outputs = {name: layer(pooled) for name, layer in self.vectors.items()}

@@ -50,7 +50,9 @@ def compute_features(
     last:   whether the inputs of the last layers are kept too
     within: the network itself, where the module holds it otherwise, as one of several
     """
-    inner, deepest_maps, inputs = unwrap(within or module, at), list[torch.Tensor](), dict[str, torch.Tensor]()
+    inner = unwrap(within or module, at)
+    deepest_maps = list[torch.Tensor]()
+    inputs = dict[str, torch.Tensor]()
     with ExitStack() as hooks:
         hooks.enter_context(hook_part(_part(inner, at), lambda _, output: deepest_maps.append(_last(output))))
         for name, layer in last_layers(inner, at).items() if last else ():
@@ -111,7 +113,9 @@ def hook_part(part: nn.Module, take: Any) -> Iterator[None]:
         handle.remove()
 
 
-ENCODER, DECODER, HEAD = "encoder", "decoder", "head"
+ENCODER = "encoder"
+DECODER = "decoder"
+HEAD = "head"
 # The last layers of nnU-Net's networks, which lie in the decoder.
 LAST = "seg_layers"
 
@@ -138,7 +142,9 @@ def tensor_groups(module: nn.Module, at: str, images: Tensor, context: Tensor | 
 
     at: the part whose output is the deepest map, `Family.features`; empty where it is not known
     """
-    names, calls, end = {part: name for name, part in module.named_modules()}, dict[str, int](), list[int]()
+    names = {part: name for name, part in module.named_modules()}
+    calls = dict[str, int]()
+    end = list[int]()
     with ExitStack() as hooks:
         for part, name in names.items():
             called = _note_call(name, calls)
@@ -149,7 +155,8 @@ def tensor_groups(module: nn.Module, at: str, images: Tensor, context: Tensor | 
         module.eval()(images) if context is None else module.eval()(images, context)
     heads = {names[layer] for layer in last_layers(module, at).values()} if at else set[str]()
     end = end or [len(calls)]
-    groups, order = dict[str, str](), dict[str, int]()
+    groups = dict[str, str]()
+    order = dict[str, int]()
     for name in module.state_dict():
         owner = name.rpartition(".")[0]
         order[name] = _order(owner, calls)
@@ -174,11 +181,14 @@ def _order(owner: str, calls: Mapping[str, int]) -> int:
 
 
 def _levels(names: list[str], order: Mapping[str, int]) -> dict[str, int]:
-    levels, level, before = dict[str, int](), -1, None
+    levels = dict[str, int]()
+    level = -1
+    before = None
     for name in sorted(names, key=lambda one: order[one]):
         block = _block(name)
         if level < 0 or block != before:
-            level, before = level + 1, block
+            level = level + 1
+            before = block
         levels[name] = level
     return levels
 

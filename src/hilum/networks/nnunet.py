@@ -21,7 +21,8 @@ from hilum.networks.network_family import Family, Sized, SizeValue, Strides
 PAPER = "doi:10.1038/s41592-020-01008-z"
 NORMALISATION = {"instance": INSTANCE_NORM, "batch": BATCH_NORM}
 # Feature maps of the first stage, and the most of any, by number of axes, as nnU-Net plans them.
-NARROWEST, WIDEST = 32, {1: 512, 2: 512, 3: 320}
+NARROWEST = 32
+WIDEST = {1: 512, 2: 512, 3: 320}
 # Residual blocks of the encoder's first stages; every further stage has as many as the last of these.
 BLOCKS = (1, 3, 4, 6)
 
@@ -50,9 +51,14 @@ class Layers:
             raise ValueError(f"there is no such layer: {axes} axes, {activation}")
         if norm is not None and norm not in NORMALISATION:
             raise ValueError(f"there is no normalisation {norm!r}, only instance and batch")
-        self.axes, self.bias, self.norm, self.norm_last, self.dropout = axes, bias, norm, norm_last, dropout
+        self.axes = axes
+        self.bias = bias
+        self.norm = norm
+        self.norm_last = norm_last
+        self.dropout = dropout
         self.norm_options = {"eps": 1e-5, "affine": True} if norm_options is None else dict(norm_options)
-        self._activation, self._slope = activation, slope
+        self._activation = activation
+        self._slope = slope
 
     def normalisation(self, features: int) -> nn.Module:
         """A normalisation of so many feature maps."""
@@ -210,17 +216,24 @@ class PlannedDecoder(nn.Module):
 
     def __init__(self, layers: Layers, outputs: int, stages: EncoderStages, convolutions: Sequence[int]) -> None:
         super().__init__()
-        axes, features, kernels = layers.axes, stages.features, stages.kernels
-        self.stages, self.transpconvs, self.seg_layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        axes = layers.axes
+        features = stages.features
+        kernels = stages.kernels
+        self.stages = nn.ModuleList()
+        self.transpconvs = nn.ModuleList()
+        self.seg_layers = nn.ModuleList()
         for count, stage in zip(convolutions, range(len(features) - 1, 0, -1), strict=True):
-            below, here, stride = features[stage], features[stage - 1], tuple(stages.strides[stage])
+            below = features[stage]
+            here = features[stage - 1]
+            stride = tuple(stages.strides[stage])
             self.transpconvs.append(TRANSPOSED[axes](below, here, stride, stride, bias=layers.bias))
             self.stages.append(Stage(PlannedLayer, layers, count, 2 * here, here, kernels[stage - 1], [1] * axes))
             self.seg_layers.append(CONVOLUTION[axes](here, outputs, 1))
 
     def forward(self, features: list[Tensor], coarser: int) -> list[Tensor]:
         """Return the finest outputs first, then as many coarser ones as are asked for."""
-        images, outputs = features[-1], []
+        images = features[-1]
+        outputs = []
         for number, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
             images = stage(torch.cat([up(images), features[-2 - number]], dim=1))
             if number >= len(self.stages) - 1 - coarser:
@@ -252,7 +265,9 @@ class PlannedUNet(nn.Module):
     ) -> None:
         super().__init__()
         stages.check(layers.axes, decoder_convolutions)
-        self.head, self.slicewise, self.coarser = head, slicewise, coarser
+        self.head = head
+        self.slicewise = slicewise
+        self.coarser = coarser
         self.encoder = self.encoder_of(layers, channels, stages)
         self.decoder = PlannedDecoder(layers, outputs, stages, decoder_convolutions)
 

@@ -71,7 +71,8 @@ class PyramidFeatures(nn.Module):
             raise ValueError(f"strides need {ndim} numbers a stage, and 1 in the first, not {strides}")
         if not 1 <= finest < len(strides):
             raise ValueError(f"{len(strides)} stages have no finest level {finest} after the first")
-        self.finest, self.inside = finest, inside
+        self.finest = finest
+        self.inside = inside
         self.steps = [
             [math.prod(stride[axis] for stride in strides[: stage + 1]) for axis in range(ndim)]
             for stage in range(finest, len(strides))
@@ -117,7 +118,8 @@ class Pyramid(nn.Module):
         **size: Any,
     ) -> None:
         super().__init__()
-        ndim, classes = spatial_dims, classes_by_head(dense, spatial_dims)
+        ndim = spatial_dims
+        classes = classes_by_head(dense, spatial_dims)
         self.body = PyramidFeatures(channels, ndim, **size)
         inside = self.body.inside
         self.smooth = common_layers.normed_convolution(ndim, inside, inside, 3)
@@ -132,7 +134,8 @@ class Pyramid(nn.Module):
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; context: (batch, covariates)."""
         features = self.telling.modulate(self.smooth(self.body(images)[0]), self.telling(context))
-        kinds, places = self.kinds(features), self.places(features)
+        kinds = self.kinds(features)
+        places = self.places(features)
         outputs = {name: (layer(kinds), self.lengths[name](places)) for name, layer in self.centres.items()}
         if self.training:
             in_steps = {name: (logits, self._in_steps(extent)) for name, (logits, extent) in outputs.items()}
@@ -234,7 +237,8 @@ def merge_levels(levels: Sequence[LevelPredictions], size: Sequence[int], unit: 
     their own boxes. Centres are interpolated as positions in the image and become offsets last, which keeps them true.
     unit: voxels of a length or an offset of 1
     """
-    classes, axes = levels[0].logits.shape[1], len(size)
+    classes = levels[0].logits.shape[1]
+    axes = len(size)
     best = most_confident_map((_on_grid(level, size) for level in levels), classes)
     logits, centres, lengths = best.split([classes, axes, axes], dim=1)
     return torch.cat([logits - ADDED, lengths / unit, (centres - voxel_centres(size, best)) / unit], dim=1)
@@ -317,7 +321,8 @@ def in_ignored_regions(places: Tensor, boxes: Tensor) -> Tensor:
     """
     low, high = boxes[:, 1:].chunk(2, dim=1)
     holds = ((places[:, None] >= low) & (places[:, None] < high)).all(dim=2)
-    unknown, known = holds & (boxes[:, 0] == -2), holds & (boxes[:, 0] >= 0)
+    unknown = holds & (boxes[:, 0] == -2)
+    known = holds & (boxes[:, 0] >= 0)
     return unknown.any(dim=1) & ~known.any(dim=1)
 
 

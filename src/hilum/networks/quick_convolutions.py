@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 # Channels times the first two axes, and cells along the last two axes of a kernel, above which torch takes oneDNN.
-FEW_VALUES, SMALL_KERNEL = 20480, 3
+FEW_VALUES = 20480
+SMALL_KERNEL = 3
 
 
 def with_quick_single_volumes(module: Module) -> Module:
@@ -203,6 +204,7 @@ def order_channels_last(images: Tensor) -> Tensor:
     order = {5: torch.channels_last_3d}.get(images.ndim, torch.channels_last)
     if images.shape[1] > 1:
         return images.contiguous(memory_format=order)
-    images, spatial = images.contiguous(), images.shape[2:]
+    spatial = images.shape[2:]
+    images = images.contiguous()
     steps = [math.prod(spatial[axis + 1 :]) for axis in range(len(spatial))]
     return images.as_strided(images.shape, (math.prod(spatial), 1, *steps))

@@ -52,7 +52,8 @@ class ResNetConvolutions(NamedTuple):
             raise ValueError("paths in groups are narrow as they are: choose either groups or factorised")
         layer_of = CONVOLUTION[ndim]
         kernel = self.kernel or (3,) * ndim
-        steps, pad = ((stride,) * ndim if isinstance(stride, int) else tuple(stride)), tuple(n // 2 for n in kernel)
+        steps = (stride,) * ndim if isinstance(stride, int) else tuple(stride)
+        pad = tuple(n // 2 for n in kernel)
         if self.factorised == "maps":  # depthwise, then pointwise (arXiv:1610.02357)
             depthwise = layer_of(inside, inside, kernel, steps, pad, groups=inside, bias=False)
             return nn.Sequential(depthwise, layer_of(inside, outside, 1, bias=False))
@@ -128,11 +129,15 @@ class GroupedPaths(Residual):
 
     def __init__(self, ndim: int, inside: int, outside: int, stride: Sequence[int], how: ResNetConvolutions) -> None:
         super().__init__()
-        convolution, normalisation = CONVOLUTION[ndim], how.normalisation
+        convolution = CONVOLUTION[ndim]
+        normalisation = how.normalisation
         middle = outside // 2  # as in ResNeXt-50 (32 x 4d)
-        self.first_norm, self.first = normalisation(ndim, inside), convolution(inside, middle, 1, bias=False)
-        self.second_norm, self.second = normalisation(ndim, middle), how.three(ndim, middle, middle, stride)
-        self.third_norm, self.third = normalisation(ndim, middle), convolution(middle, outside, 1, bias=False)
+        self.first_norm = normalisation(ndim, inside)
+        self.first = convolution(inside, middle, 1, bias=False)
+        self.second_norm = normalisation(ndim, middle)
+        self.second = how.three(ndim, middle, middle, stride)
+        self.third_norm = normalisation(ndim, middle)
+        self.third = convolution(middle, outside, 1, bias=False)
         self.end(ndim, inside, outside, stride, how)
 
     def inner(self, active: Tensor) -> Tensor:
@@ -178,8 +183,10 @@ class ResNet(PooledHead):
         norm: str = "batch",
     ) -> None:
         nn.Module.__init__(self)
-        block, waits = ResNetBlock if groups == 1 else GroupedPaths, _waits(late, spatial_dims)
-        kernel, step = _along(waits, 0, 3 if stem_stride == 1 else 7), _along(waits, 0, stem_stride)
+        block = ResNetBlock if groups == 1 else GroupedPaths
+        waits = _waits(late, spatial_dims)
+        kernel = _along(waits, 0, 3 if stem_stride == 1 else 7)
+        step = _along(waits, 0, stem_stride)
         inside = width if groups == 1 else width // 4
         pad = tuple(n // 2 for n in kernel)
         stem = CONVOLUTION[spatial_dims](channels, inside, kernel, step, pad, bias=False)
@@ -255,7 +262,9 @@ def size_for_costly(patch: Sequence[int], strides: Strides, device: str) -> Size
 def size_for_resnext(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """ResNeXt-50 (32 x 4d) for pictures on a GPU, half as wide for volumes; 8 groups, fewer blocks on a processor."""
     del strides
-    slow, volume, small = device == "cpu", len(patch) > 2, max(patch) <= 64
+    slow = device == "cpu"
+    volume = len(patch) > 2
+    small = max(patch) <= 64
     stages = 3 if small else 4
     groups = 8 if slow else 16 if volume else 32
     stride = (2 if slow and volume else 1) if small else 4  # 4 in the paper: convolution and pooling

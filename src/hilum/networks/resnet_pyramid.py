@@ -165,7 +165,10 @@ class LevelDetector(nn.Module):
         fusion: FusionSettings | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.classes, self.unit, self.steps = name, classes, unit, steps
+        self.name = name
+        self.classes = classes
+        self.unit = unit
+        self.steps = steps
         self.detector: Any = detector
         self.coarsest = nn.Identity()  # where others see its features
         self.telling = context_fusion.pyramid_fusion(len(steps), inside, context, fusion)

@@ -49,7 +49,8 @@ class SliceResNet(nn.Module):
         common_layers.check_slices(axis, neighbours)
         if pooling not in POOLING:
             raise ValueError(f"pooling {pooling!r} is none of {', '.join(POOLING)}")
-        self.axis, self.neighbours = axis, neighbours
+        self.axis = axis
+        self.neighbours = neighbours
         self.encoder = InflatedEncoder(channels * (2 * neighbours + 1), 2, **size)
         inside = self.encoder.features
         self.weigh = AttentionPooling(inside) if pooling == "attention" else None

@@ -31,10 +31,12 @@ PAPER = "arXiv:1708.02002"
 # Names of the parts of MONAI's network in files of weights.
 OF_MONAI = ("feature_extractor.", "classification_head.", "regression_head.")
 # Scales and shapes of one level's anchors: section 4, "Anchors".
-SCALES, SHAPES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3)), (0.5, 1.0, 2.0)
+SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+SHAPES = (0.5, 1.0, 2.0)
 # The finest level's shortest anchor has half the median side of a box, and each level's anchors are twice as long as
 # those before; at least 4 voxels, because the libraries round their sides. Chosen by reasoning, never varied.
-SHARE, SHORTEST = 0.5, 4.0
+SHARE = 0.5
+SHORTEST = 4.0
 # Groups of the normalisation, as in torchvision's second version (arXiv:1803.08494).
 GROUPS = 32
 

@@ -21,7 +21,11 @@ from hilum.lazy import monai
 BLOCKS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 # As in MONAI's tutorial on nodules: candidate cells a level of each box, sampled anchors of an image, the share of them
 # with a box, the fewest without one, and the size of the pool of hard negatives, in multiples of these.
-CANDIDATES, TAUGHT, WITH_BOX, FEWEST_WITHOUT, POOL = 4, 64, 0.3, 16, 20
+CANDIDATES = 4
+TAUGHT = 64
+WITH_BOX = 0.3
+FEWEST_WITHOUT = 16
+POOL = 20
 # Where the smooth L1 loss becomes linear.
 BEND = 1 / 9
 
@@ -94,7 +98,8 @@ def monai_detector(
     )
     body.maxpool = nn.Identity()  # the pyramid goes through every layer, also this one
     names = {f"layer{n}": str(n - layers[0]) for n in layers}
-    widths, pyramid = [width * 2 ** (n - 1) for n in layers], library.networks.blocks.backbone_fpn_utils
+    widths = [width * 2 ** (n - 1) for n in layers]
+    pyramid = library.networks.blocks.backbone_fpn_utils
     features = pyramid.BackboneWithFPN(body, names, widths, inside, 3)
     features.fpn.extra_blocks = None
     steps = [[step * 2 ** (n - 1) for step in stem] for n in layers]

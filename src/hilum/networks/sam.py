@@ -25,7 +25,8 @@ PAPER = "arXiv:2304.02643"
 COLOURS = 3
 # Kinds of a point: 0 outside the object, 1 inside, 2 and 3 the first and last corner of a box; what stands in place of
 # a box, and rows that only fill up a table.
-NO_POINT, NOTHING = -1, -2
+NO_POINT = -1
+NOTHING = -2
 # Heads of the decoder's attention, in all published models.
 DECODER_HEADS = 8
 LINEAR = "bilinear"
@@ -63,8 +64,11 @@ class PlacedAttention(nn.Module):
 
     def __init__(self, attention: Any) -> None:
         super().__init__()
-        self.qkv, self.proj, self.heads = attention.qkv, attention.proj, int(attention.num_heads)
-        self.rel_pos_h, self.rel_pos_w = attention.rel_pos_h, attention.rel_pos_w
+        self.qkv = attention.qkv
+        self.proj = attention.proj
+        self.heads = int(attention.num_heads)
+        self.rel_pos_h = attention.rel_pos_h
+        self.rel_pos_w = attention.rel_pos_w
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, rows, columns, width), the same shape."""
@@ -122,7 +126,8 @@ class TwoWayBlock(nn.Module):
         self.is_first = is_first
         self.self_attn = Attention(features, features)
         self.cross_attn_token_to_image = Attention(features, features // 2)
-        lin1, lin2 = nn.Linear(features, feed_forward), nn.Linear(feed_forward, features)
+        lin1 = nn.Linear(features, feed_forward)
+        lin2 = nn.Linear(feed_forward, features)
         self.mlp = nn.Sequential(OrderedDict(lin1=lin1, relu=nn.ReLU(), lin2=lin2))
         self.cross_attn_image_to_token = Attention(features, features // 2)
         self.norm1, self.norm2, self.norm3, self.norm4 = (nn.LayerNorm(features) for _ in range(4))
@@ -177,7 +182,8 @@ class MaskDecoder(nn.Module):
     def __init__(self, features: int, layers: int, feed_forward: int, masks: int) -> None:
         super().__init__()
         self.transformer = TwoWayTransformer(features, layers, feed_forward)
-        self.iou_token, self.mask_tokens = nn.Embedding(1, features), nn.Embedding(masks, features)
+        self.iou_token = nn.Embedding(1, features)
+        self.mask_tokens = nn.Embedding(masks, features)
         self.output_upscaling = nn.Sequential(
             nn.ConvTranspose2d(features, features // 4, 2, 2),
             LayerNorm2d(features // 4),
@@ -238,8 +244,12 @@ class Sam(nn.Module):
         axis: int = 2,
     ) -> None:
         super().__init__()
-        self.patch, self.choose, self.enlarge = patch, choose, {"linear": LINEAR, "nearest": "nearest"}[enlarge]
-        self.axis, self.dense, self.grey = axis if spatial_dims > 2 else None, dict(dense), channels == 1
+        self.patch = patch
+        self.choose = choose
+        self.enlarge = {"linear": LINEAR, "nearest": "nearest"}[enlarge]
+        self.axis = axis if spatial_dims > 2 else None
+        self.dense = dict(dense)
+        self.grey = channels == 1
         self.image_encoder = VisionTransformerSAM(
             img_size=cast("Any", image),
             patch_size=patch,

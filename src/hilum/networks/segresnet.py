@@ -48,7 +48,8 @@ class SegResNetBlock(nn.Module):
 
     def __init__(self, ndim: int, width: int) -> None:
         super().__init__()
-        self.first_norm, self.second_norm = group_normalisation(width), group_normalisation(width)
+        self.first_norm = group_normalisation(width)
+        self.second_norm = group_normalisation(width)
         self.first = CONVOLUTION[ndim](width, width, 3, padding=1, bias=False)
         self.second = CONVOLUTION[ndim](width, width, 3, padding=1, bias=False)
         self.activation = nn.ReLU(inplace=True)
@@ -103,11 +104,14 @@ class SegResNet(nn.Module):
         self.stem = convolution(channels, width, 3, padding=1, bias=False)
         self.dropout: nn.Module = DROPOUT[spatial_dims](dropout) if dropout else nn.Identity()
         self.reduce = nn.ModuleDict()
-        self.encoder, self.narrow, self.decoder = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        self.encoder = nn.ModuleList()
+        self.narrow = nn.ModuleList()
+        self.decoder = nn.ModuleList()
         for stage, count in enumerate(counts):
             if stage:
                 kernel = [3 if s > 1 else 1 for s in strides[stage]]
-                pad, stride = tuple(k // 2 for k in kernel), tuple(strides[stage])
+                pad = tuple(k // 2 for k in kernel)
+                stride = tuple(strides[stage])
                 inside = widths[stage - 1]
                 self.reduce[str(stage)] = convolution(inside, widths[stage], tuple(kernel), stride, pad, bias=False)
             self.encoder.append(nn.Sequential(*(SegResNetBlock(spatial_dims, widths[stage]) for _ in range(count))))
@@ -129,7 +133,8 @@ class SegResNet(nn.Module):
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; context: (batch, covariates)."""
         images = self.dropout(self.stem(images))
-        features, covariates = [], self.telling(context)
+        features = []
+        covariates = self.telling(context)
         for stage, blocks in enumerate(self.encoder):
             images = blocks(self.reduce[str(stage)](images) if stage else images)
             images = self.telling.modulate(images, covariates, stage)

@@ -35,8 +35,10 @@ class WindowAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, shift: int) -> None:
         super().__init__()
-        self.heads, self.shift = heads, shift
-        self.qkv, self.projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.heads = heads
+        self.shift = shift
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
         self.bias = nn.Parameter(torch.zeros(heads, (2 * WINDOW - 1) ** 2))
 
     def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
@@ -93,7 +95,8 @@ def _blocks(numbers: Tensor, *, near: bool) -> Tensor:
     blocks = numbers.unflatten(1, (-1, PLACES))
     if not near:
         return cast("Tensor", blocks)
-    missing, count = torch.full_like(blocks[:, :1], -2), blocks.shape[1]
+    missing = torch.full_like(blocks[:, :1], -2)
+    count = blocks.shape[1]
     enclosed = torch.cat([missing, blocks, missing], dim=1)
     return torch.cat([enclosed.narrow(1, start, count) for start in range(3)], dim=2)
 
@@ -104,7 +107,8 @@ class WindowBlock(nn.Module):
     def __init__(self, width: int, heads: int, shift: int) -> None:
         super().__init__()
         self.attention = WindowAttention(width, heads, shift)
-        self.attention_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention_norm = nn.LayerNorm(width)
+        self.feed_forward_norm = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
@@ -119,7 +123,8 @@ class TileMerging(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm, self.reduce = nn.LayerNorm(width), nn.Linear(width, 4 * width, bias=False)
+        self.norm = nn.LayerNorm(width)
+        self.reduce = nn.Linear(width, 4 * width, bias=False)
 
     def forward(self, tokens: Tensor, places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the merged tiles in front and absent ones behind, their places, and the number of each tile's own."""
@@ -172,7 +177,9 @@ class SlideWindows(WeighedBag):
 
     def _weigh(self, features: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         present = bag_pooling.present_tiles(places)
-        tokens, spots, found = self.project(features), places, torch.zeros_like(features[..., :1])
+        tokens = self.project(features)
+        spots = places
+        found = torch.zeros_like(features[..., :1])
         numbers = None
         for level, stage in enumerate(self.stages):
             if level:

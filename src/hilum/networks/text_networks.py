@@ -20,14 +20,20 @@ from torch import Tensor, nn
 from hilum import installation
 from hilum.errors import UsageError
 
-VOCABULARY, LONGEST = 4096, 128
-WIDTH, HEADS, LAYERS, DROPPED = 256, 4, 4, 0.1
+VOCABULARY = 4096
+LONGEST = 128
+WIDTH = 256
+HEADS = 4
+LAYERS = 4
+DROPPED = 0.1
 # Of a BERT so many of its last layers learn.
 LEARNING = 2
 # Patients that share a word, so that the name of one is none.
 FEWEST_PATIENTS = 5
 WORD = re.compile(r"\w+")
-PADDING, UNKNOWN, START = 0, 1, 2
+PADDING = 0
+UNKNOWN = 1
+START = 2
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt")
 
 
@@ -50,12 +56,14 @@ class LearntText(nn.Module):
             WIDTH, HEADS, 4 * WIDTH, DROPPED, nn.functional.gelu, batch_first=True, norm_first=True
         )
         self.layers = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
-        self.norm, self.last = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, numbers)
+        self.norm = nn.LayerNorm(WIDTH)
+        self.last = nn.Linear(WIDTH, numbers)
         self.tokenizer: Any = None
 
     def learn_words(self, texts: Sequence[str], patients: Sequence[str]) -> None:
         """Learn the byte-pair encoding of these texts, one of a patient each; a word of few patients is left out."""
-        tokenizers, owners = import_extra("tokenizers"), defaultdict[str, set[str]](set)
+        tokenizers = import_extra("tokenizers")
+        owners = defaultdict[str, set[str]](set)
         for text, patient in zip(texts, patients, strict=True):
             for word in WORD.findall(text.lower()):
                 owners[word].add(patient)

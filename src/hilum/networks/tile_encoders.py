@@ -19,10 +19,12 @@ from hilum.networks.network_family import FROZEN
 if TYPE_CHECKING:
     pass
 
-COLOUR, TRAINED = "colour", "trained"
+COLOUR = "colour"
+TRAINED = "trained"
 ENCODERS = (COLOUR, TRAINED, FROZEN)
 # Levels of each channel, of which three make 216 colours; more channels have too many.
-LEVELS, MOST_CHANNELS = 6, 3
+LEVELS = 6
+MOST_CHANNELS = 3
 # Intensities are multiples of 1/255, and rounding must not carry one across the edge of a level.
 ROUNDING = 1e-3
 # Of the network that learns: a tile of 256 pixels is 64 after the first convolution, and 4 at the end.
@@ -141,7 +143,8 @@ class TileEncoder(nn.Module):
     def forward(self, tiles: Tensor) -> Tensor:
         """Return the features; roots of shares, so that a rare colour counts."""
         mean, deviation = cast("Tensor", self.scales)
-        joined, plain = list[Tensor](), tiles * deviation + mean
+        joined = list[Tensor]()
+        plain = tiles * deviation + mean
         if self.colour is not None:
             joined.append(self.colour(plain).sqrt())
         if self.trained is not None:

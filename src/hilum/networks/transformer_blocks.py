@@ -16,7 +16,8 @@ from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
 from hilum.networks import common_layers, network_parts
 
 # Of the published networks: standard deviation of initial weights, and the epsilon of layer normalisation.
-DEVIATION, EPSILON = 0.02, 1e-6
+DEVIATION = 0.02
+EPSILON = 1e-6
 
 
 class SelfAttention(nn.Module):
@@ -24,7 +25,8 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
+        self.dropout = dropout
         self.kept: list[Tensor] | None = None  # a list gets the weights of every pass, with their gradients
         self.qkv = nn.Linear(width, 3 * width)
         self.projection = nn.Linear(width, width)
@@ -91,7 +93,8 @@ def spread_of_mean(flow: Tensor, images: Tensor, patch: Sequence[int]) -> Tensor
     The tokens of the images' patches come first: images are padded to whole patches.
     """
     grid = common_layers.cells_per_axis(images, patch)
-    count, spatial = math.prod(grid), common_layers.spatial_sizes(images)
+    count = math.prod(grid)
+    spatial = common_layers.spatial_sizes(images)
     return spread_evenly(flow[:, :count, :count].mean(dim=1).reshape(-1, 1, *grid), patch, spatial)
 
 
@@ -129,7 +132,8 @@ class AttendedGroups(NamedTuple):
 
 def places_in_windows(grid: Sequence[int], window: Sequence[int], shift: Sequence[int], *, pads_first: bool) -> Tensor:
     """(windows, n) places of the voxels of a grid in shifted windows, as in Liu et al., arXiv:2103.14030."""
-    places, axes = torch.arange(1, 1 + math.prod(grid)).reshape(*grid), tuple(range(len(grid)))
+    places = torch.arange(1, 1 + math.prod(grid)).reshape(*grid)
+    axes = tuple(range(len(grid)))
     missing = [side for n, step in zip(reversed(grid), reversed(window), strict=True) for side in (0, -n % step)]
     back = [-step for step in shift]
     places = pad(places, missing).roll(back, axes) if pads_first else pad(places.roll(back, axes), missing)
@@ -212,8 +216,11 @@ def compute_attention(module: nn.Module, images: Tensor, context: Tensor | None 
 
 def _note_windows(block: Any, recorded: list[Any], given: tuple[Any, ...], _: Any) -> None:
     """Put the attention of a Swin block, which has just been recorded, into its shifted windows."""
-    grid, weights, of_timm = [int(n) for n in given[0].shape[1:-1]], recorded.pop(), hasattr(block, "window_area")
-    window, shift = list(block.window_size), list(block.shift_size)
+    grid = [int(n) for n in given[0].shape[1:-1]]
+    weights = recorded.pop()
+    of_timm = hasattr(block, "window_area")
+    window = list(block.window_size)
+    shift = list(block.shift_size)
     if not of_timm:  # MONAI's windows are no larger than the grid, and do not move along an axis that they fill
         shift = [0 if n <= step else by for n, step, by in zip(grid, window, shift, strict=True)]
         window = [min(pair) for pair in zip(grid, window, strict=True)]

@@ -72,7 +72,8 @@ class TransUNet(nn.Module):
         _refuse(spatial_dims, patch, layers, hidden, heads)
         self.grid = [-(-n // step) for n, step in zip(patch, self.multiple, strict=True)]
         widths = [min(width * 2**stage, widest) for stage in range(len(strides))]
-        kernel, ones = [3] * spatial_dims, [1] * spatial_dims
+        kernel = [3] * spatial_dims
+        ones = [1] * spatial_dims
         inside = [channels, *widths[:-1]]
         self.encoder = nn.ModuleList(
             UNetBlock(spatial_dims, before, maps, kernel, stride)
@@ -98,7 +99,8 @@ class TransUNet(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; context: (batch, covariates)."""
-        size, images = common_layers.spatial_sizes(images), common_layers.pad_to_cells(images, self.multiple)
+        size = common_layers.spatial_sizes(images)
+        images = common_layers.pad_to_cells(images, self.multiple)
         features = common_layers.stage_maps(self.encoder, images)
         tokens = self._transform(features[-1], context)
         outputs = {name: layer(tokens.mean(dim=1)) for name, layer in self.vectors.items()}
@@ -143,7 +145,8 @@ def _refuse(ndim: int, patch: Sequence[int], layers: int, hidden: int, heads: in
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """The paper's transformer on a GPU, a small one on a processor; positions for this patch."""
     slow = device == "cpu"
-    count, most = STAGES, MOST_TOKENS["cpu" if slow else "gpu"]
+    count = STAGES
+    most = MOST_TOKENS["cpu" if slow else "gpu"]
     while count < len(strides) and _tokens(patch, strides[:count]) > most:
         count += 1
     stages = common_layers.first_stages(strides, count)

@@ -53,7 +53,8 @@ class UNetConvolutions(NamedTuple):
         self, ndim: int, inside: int, outside: int, kernel: Sequence[int], stride: Sequence[int]
     ) -> nn.Module:
         """A plain convolution, or one within each map or group of maps and a pointwise one."""
-        layer_of, pad = CONVOLUTION[ndim], tuple(k // 2 for k in kernel)
+        layer_of = CONVOLUTION[ndim]
+        pad = tuple(k // 2 for k in kernel)
         paths = inside if self.separable else math.gcd(self.groups, inside)
         if paths == 1:
             layer: nn.Module = layer_of(inside, outside, tuple(kernel), tuple(stride), pad, bias=False)
@@ -90,7 +91,8 @@ class UNetBlock(nn.Module):
         entry: UNetConvolutions | None = None,
     ) -> None:
         super().__init__()
-        convolution, normalisation = CONVOLUTION[ndim], INSTANCE_NORM[ndim]
+        convolution = CONVOLUTION[ndim]
+        normalisation = INSTANCE_NORM[ndim]
         self.first = (entry or how).convolution(ndim, inside, outside, kernel, stride)
         self.first_norm = normalisation(outside, affine=True)
         self.second = how.convolution(ndim, outside, outside, kernel, [1] * ndim)
@@ -207,7 +209,9 @@ class UNet(nn.Module):
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for stage in range(stages - 1, self.last, -1):
-            outside, stride, shape = widths[stage - 1], tuple(strides[stage]), shapes[stage - 1]
+            outside = widths[stage - 1]
+            stride = tuple(strides[stage])
+            shape = shapes[stage - 1]
             self.up.append(TRANSPOSED[spatial_dims](widths[stage], outside, stride, stride, bias=False))
             if light_decoder:
                 self.decoder.append(SingleConvolution(spatial_dims, 2 * outside, outside, shape, activation, how))
@@ -222,7 +226,9 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; context: (batch, covariates)."""
-        features, covariates, size = [], self.telling(context), images.shape[2:]
+        features = []
+        covariates = self.telling(context)
+        size = images.shape[2:]
         for stage, block in enumerate(self.encoder):
             images = run_stage(block, images, self._shaping(covariates, stage))
             features.append(images)

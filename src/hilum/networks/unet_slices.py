@@ -34,12 +34,14 @@ class SliceUNet(nn.Module):
     ) -> None:
         super().__init__()
         common_layers.check_slices(axis, neighbours)
-        self.axis, self.neighbours = axis, neighbours
+        self.axis = axis
+        self.neighbours = neighbours
         self.plane = UNet(channels * (2 * neighbours + 1), 2, dense, vectors, **size)
 
     def forward(self, images: Tensor, context: Tensor | None = None) -> dict[str, Tensor]:
         """Return the outputs by head; context: (batch, covariates)."""
-        count, outputs = images.shape[self.axis + 2], {}
+        count = images.shape[self.axis + 2]
+        outputs = {}
         covariates = None if context is None else context.repeat_interleave(count, dim=0)
         slices = common_layers.slices_with_neighbours(images, self.axis, self.neighbours)
         for name, output in self.plane(slices, covariates).items():

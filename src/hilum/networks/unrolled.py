@@ -69,7 +69,8 @@ class Unrolled(nn.Module):
         plain = images[:, :1].float()
         # Parts stay real numbers but within a transform: half the bits have no complex ones.
         image = images[:, 1:3].float() if self.is_measured else torch.cat([plain, torch.zeros_like(plain)], dim=1)
-        adjoint, seen = image, plain if self.is_measured else images.float()
+        adjoint = image
+        seen = plain if self.is_measured else images.float()
         for number, part in enumerate(self.parts):
             if self.rates is not None:
                 image = image - self.rates[number] * (_normal(image, images.float()) - adjoint)
@@ -85,7 +86,8 @@ class Unrolled(nn.Module):
 
 def _normal(image: Tensor, channels: Tensor) -> Tensor:
     """What is measured of (batch, 2, rows, columns), taken back to the image."""
-    mask, maps = channels[:, 3:4], channels[:, FIRST_COIL:]
+    mask = channels[:, 3:4]
+    maps = channels[:, FIRST_COIL:]
     values = torch.complex(image[:, :1], image[:, 1:])
     if not maps.shape[1]:
         back = _sample(values, mask)

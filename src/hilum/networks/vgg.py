@@ -19,7 +19,9 @@ from hilum.networks.network_family import Sized, SizeValue, Strides
 
 PAPER = "arXiv:1409.1556"
 WIDEST = 8  # times the width of the first stage
-VGG_11, VGG_16 = (1, 1, 2, 2, 2), (2, 2, 3, 3, 3)  # the paper's configurations A and D
+# the paper's configurations A and D
+VGG_11 = (1, 1, 2, 2, 2)
+VGG_16 = (2, 2, 3, 3, 3)
 
 
 class Vgg(PooledHead):
@@ -58,7 +60,8 @@ class Vgg(PooledHead):
 def size_for(patch: Sequence[int], strides: Strides, device: str) -> Sized:
     """VGG-16 for pictures on a GPU, a narrower VGG-11 for volumes and on a processor; fewer stages for small images."""
     del strides
-    slow, volume = device == "cpu", len(patch) > 2
+    slow = device == "cpu"
+    volume = len(patch) > 2
     stages = min(5, 1 + int(math.log2(max(max(patch) / 4, 1))))  # halved while at least 4 voxels are left
     full = VGG_11 if slow or volume else VGG_16
     width = 32 if volume else 64

@@ -55,9 +55,11 @@ class Patches(nn.Module):
     def __init__(self, channels: int, token: Sequence[int], width: int, overlap: bool) -> None:
         super().__init__()
         self.token = tuple(token)
-        kernel, padding = (self.token, tuple(0 for _ in token))
+        kernel = self.token
+        padding = tuple(0 for _ in token)
         if overlap:
-            kernel, padding = tuple(2 * n - 1 for n in token), tuple(n - 1 for n in token)
+            kernel = tuple(2 * n - 1 for n in token)
+            padding = tuple(n - 1 for n in token)
         self.projection = CONVOLUTION[len(self.token)](channels, width, kernel, self.token, padding)
 
     def grid(self, spatial: Sequence[int]) -> tuple[int, ...]:
@@ -117,7 +119,8 @@ class ViT(nn.Module):
         spatial = [USUAL_GRID * side for side in sides] if image is None else list(image)
         _refuse_patches(spatial_dims, sides, spatial, scales)
         _refuse_layers(layers, width, heads, stochastic_depth)
-        self.channels, self.channelwise = channels, channelwise
+        self.channels = channels
+        self.channelwise = channelwise
         projected = 1 if channelwise else channels
         self.patches = nn.ModuleList(Patches(projected, [n * side for side in sides], width, overlap) for n in scales)
         self.grids = self._grids(spatial)
@@ -150,7 +153,8 @@ class ViT(nn.Module):
 
         Tokens are the class token, the covariates, and the patches: of each scale those of each channel.
         """
-        tokens, weights = self._tokens(images, context), []
+        tokens = self._tokens(images, context)
+        weights = []
         for block in cast("Iterable[Any]", self.blocks):
             weights.append(block.attention.weights(block.attention_norm(tokens)))
             tokens = block(tokens)
@@ -209,7 +213,8 @@ class ViT(nn.Module):
         """Tokens of one scale: a patch each, or a patch of each channel."""
         if self.of_channel is None:
             return cast("Tensor", patches(images) + positions)
-        count, spatial = int(images.shape[1]), images.shape[2:]
+        count = int(images.shape[1])
+        spatial = images.shape[2:]
         if count > self.channels:
             raise ValueError(f"{count} channels, where {self.channels} are known")
         tokens = patches(images.reshape(-1, 1, *spatial)) + positions

@@ -46,11 +46,16 @@ REMEDY = "Give weights of the same network, or plan theirs: --set network.size=S
 TENSORS = "Weights are read from safetensors, or from torch files that hold tensors only"
 # Address of published weights, unless a family or HF_ENDPOINT has another, and s to wait for an answer: the hub's own
 # client retries for about a minute.
-HUB, PATIENCE = "https://huggingface.co", 5.0
+HUB = "https://huggingface.co"
+PATIENCE = 5.0
 
 
 # What became of a tensor: the file's own, extended along an axis, adapted to other channels, brought to another grid.
-COPIED, INFLATED, CHANNELS, INTERPOLATED, FRESH = "copied", "inflated", "channels", "interpolated", "fresh"
+COPIED = "copied"
+INFLATED = "inflated"
+CHANNELS = "channels"
+INTERPOLATED = "interpolated"
+FRESH = "fresh"
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,9 @@ def take_over_weights(
     The first convolution is adapted to another number of channels as in timm: summed, or repeated and rescaled.
     Raises PlanError where nothing or too little fits or nothing is published, ResourceError where the download fails.
     """
-    layers, ours, layout = named_convolutions(module), module.state_dict(), None
+    layers = named_convolutions(module)
+    ours = module.state_dict()
+    layout = None
     if str(source) == "auto":
         tensors = _fetch_published(layers, family, size)
         from_where = f"the published weights of {size.get('model', 'it')}"
@@ -286,7 +293,9 @@ def _fetch_published(layers: Mapping[str, _ConvNd], family: Family, size: Networ
 def _in_time(address: str) -> Iterator[str]:
     """Without an answer from the address in time, clients use downloaded files only; yields the reason, or ""."""
     hub: Any = importlib.import_module("huggingface_hub.constants")
-    before, waited, silence = hub.HF_HUB_OFFLINE, socket.getdefaulttimeout(), ""
+    before = hub.HF_HUB_OFFLINE
+    waited = socket.getdefaulttimeout()
+    silence = ""
     if not before:
         silence = _silence(address)
     hub.HF_HUB_OFFLINE = before or bool(silence)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 # YOLOX, section 2.1 and its code: radius about a box's centre, in voxels of a level, of its candidates; how many of
 # their overlaps are summed to the number of assigned predictions; weights of the overlap in the cost and in the loss.
-REACH, CANDIDATES, OVERLAP_COST, OVERLAP_WEIGHT = 2.5, 10, 3.0, 5.0
+REACH = 2.5
+CANDIDATES = 10
+OVERLAP_COST = 3.0
+OVERLAP_WEIGHT = 5.0
 # An untrained network calls one voxel in a hundred: arXiv:1708.02002, section 3.3.
 RARE = -math.log(99.0)
 # Cost of a prediction that is in a box but far from its centre, or near its centre but outside: only used where there
@@ -58,7 +61,8 @@ class Predictions(NamedTuple):
 
     @classmethod
     def _of_level(cls, output: Tensor, step: Tensor, unit: float) -> Predictions:
-        ndim, flat = output.ndim - 2, output.flatten(2).movedim(1, 2)
+        ndim = output.ndim - 2
+        flat = output.flatten(2).movedim(1, 2)
         axes = [torch.arange(n, device=output.device, dtype=output.dtype) + 0.5 for n in output.shape[2:]]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2) * step
         logits, lengths, offsets = flat.split([flat.shape[-1] - 2 * ndim, ndim, ndim], dim=-1)
@@ -97,7 +101,9 @@ class Yolox(nn.Module):
         self.ndim = ndim = spatial_dims
         self.name, self.classes = pyramid.single_box_head(dense, ndim)
         self.body = PyramidFeatures(channels, ndim, levels=levels, **size)
-        inside, steps, last = self.body.inside, self.body.steps, CONVOLUTION[ndim]
+        inside = self.body.inside
+        steps = self.body.steps
+        last = CONVOLUTION[ndim]
         branches = [
             nn.ModuleList(
                 nn.Sequential(*(common_layers.normed_convolution(ndim, inside, inside, 3) for _ in range(head)))
@@ -136,7 +142,8 @@ class Yolox(nn.Module):
         """
         raw = [outputs[f"{self.name}/{level}"] for level in range(len(self.body.steps))]
         predictions = Predictions.from_levels(raw, self.body.steps, heads[self.name].unit)
-        losses, count = [], 0
+        losses = []
+        count = 0
         for number, truth in enumerate(boxes):
             boxes_of_image = truth[
                 (truth[:, 0] >= 0) & (truth[:, 1 + self.ndim :] > truth[:, 1 : 1 + self.ndim]).all(dim=1)
@@ -214,7 +221,8 @@ def _image_loss(predictions: Predictions, boxes: Tensor, chosen: Tensor, which: 
     loss = binary_cross_entropy_with_logits(logits[:, 0], anything, counts, reduction="sum")
     if not len(chosen):
         return loss
-    true, classes = boxes[which], logits.shape[1] - 1
+    true = boxes[which]
+    classes = logits.shape[1] - 1
     overlap = _overlap(_edges(predictions.centres[chosen], predictions.lengths[chosen]), true[:, 1:])
     # The target of a class's probability is the overlap of its box.
     kinds = one_hot(true[:, 0].long(), classes) * overlap.detach()[:, None]
@@ -228,7 +236,8 @@ def _edges(centres: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _overlap(boxes: Tensor, others: Tensor) -> Tensor:
-    (low, high), (other_low, other_high) = boxes.chunk(2, dim=-1), others.chunk(2, dim=-1)
+    low, high = boxes.chunk(2, dim=-1)
+    other_low, other_high = others.chunk(2, dim=-1)
     both = (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0).prod(dim=-1)
     either = (high - low).prod(dim=-1) + (other_high - other_low).prod(dim=-1) - both
     return both / either.clamp(min=SMALL)

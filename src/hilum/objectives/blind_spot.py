@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 PAPER = "arXiv:1811.10980"
 # The paper's share: 64 voxels of 64 x 64. Neighbours are at most so many voxels away along each axis, and never the
 # voxel itself, which some of them were in the paper: Höck et al., arXiv:2211.08512.
-RATIO, REACH = 64 / 64**2, 5
+RATIO = 64 / 64**2
+REACH = 5
 
 
 @dataclass(frozen=True)

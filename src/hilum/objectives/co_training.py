@@ -51,7 +51,8 @@ class CoTraining(Objective):
     def loss(self, step: ObjectiveStep) -> Tensor:
         """Loss that both learn of each other, and that the second learns of references."""
         mine, theirs = self.views or (None, None)
-        labelled, unlabelled = step.labelled, step.unlabelled[0]
+        labelled = step.labelled
+        unlabelled = step.unlabelled[0]
         first = step.run(limit_channels(unlabelled, mine))
         second = step.through(step.parts, limit_channels(unlabelled, theirs))
         taught = step.through(step.parts, limit_channels(labelled, theirs))

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-SIMCLR, MOCO = "arXiv:2002.05709", "arXiv:1911.05722"
+SIMCLR = "arXiv:2002.05709"
+MOCO = "arXiv:1911.05722"
 # SimCLR's best temperature of trainings of 100 epochs.
 TEMPERATURE = 0.1
 # Least share of an image that a view shows. Structures of medical images are small: of much less nothing may be left.
@@ -129,7 +130,8 @@ def normalised_cross_entropy(left: Tensor, right: Tensor, owners: Tensor, temper
     owners:      (batch,) numbers of the patients
     """
     both = torch.nn.functional.normalize(torch.cat([left, right]).float(), dim=1)
-    people, count = torch.cat([owners, owners]), len(left)
+    people = torch.cat([owners, owners])
+    count = len(left)
     alike = both @ both.T / temperature
     rows = torch.arange(2 * count, device=both.device)
     other = (rows + count) % (2 * count)
@@ -153,14 +155,17 @@ def info_nce(queries: Tensor, keys: Tensor, owners: Tensor, key_owners: Tensor, 
 
 def crop_images(images: Tensor, least: float) -> Tensor:
     """A part of each image, of at least this share of its voxels, in the size of the whole."""
-    count, axes = len(images), images.ndim - 2
+    count = len(images)
+    axes = images.ndim - 2
     share = least + (1 - least) * torch.rand(count)
     side = share ** (1 / axes)
     shift = (2 * torch.rand(count, axes) - 1) * (1 - side)[:, None]
     matrix = torch.cat([torch.diag_embed(side[:, None].expand(count, axes)), shift[..., None]], dim=2).to(images.device)
     if axes == 1:  # grids have two axes or three
         flat = torch.zeros(count, 2, 3, device=images.device)
-        flat[:, 0, 0], flat[:, 0, 2], flat[:, 1, 1] = matrix[:, 0, 0], matrix[:, 0, 1], 1.0
+        flat[:, 0, 0] = matrix[:, 0, 0]
+        flat[:, 0, 2] = matrix[:, 0, 1]
+        flat[:, 1, 1] = 1.0
         grid = torch.nn.functional.affine_grid(flat, [count, 1, 1, images.shape[2]], align_corners=False)
         return _sample(images[:, :, None], grid)[:, :, 0]
     grid = torch.nn.functional.affine_grid(matrix, [count, 1, *images.shape[2:]], align_corners=False)

@@ -85,13 +85,15 @@ def divergence(task: Task, head: Head, answers: Tensor, outputs: Tensor, tempera
 
     answers: (batch, channels, ...) probabilities; outputs: logits. The mean over voxels, and over findings.
     """
-    functional, likely = torch.nn.functional, answers.clamp(LEAST, 1 - LEAST)
+    functional = torch.nn.functional
+    likely = answers.clamp(LEAST, 1 - LEAST)
     if objective_terms.is_exclusive(task, head):
         taught = (likely.log() / temperature).log_softmax(dim=1)
         learnt = (outputs / temperature).log_softmax(dim=1)
         distances = (taught.exp() * (taught - learnt)).sum(dim=1)
     else:
         logits = likely.logit() / temperature
-        soft, entropy = logits.sigmoid(), functional.binary_cross_entropy_with_logits
+        soft = logits.sigmoid()
+        entropy = functional.binary_cross_entropy_with_logits
         distances = entropy(outputs / temperature, soft, reduction="none") - entropy(logits, soft, reduction="none")
     return temperature**2 * distances.reshape(len(distances), -1).mean(dim=1)

@@ -39,11 +39,13 @@ class EpisodeObjective(Objective):
     @classmethod
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> Mapping[str, Decision]:
         """Batches that are episodes; PlanError for a class with fewer patients than one takes."""
-        trained, people = {one.id for one in fingerprint.cases}, dict[str, set[str]]()
+        trained = {one.id for one in fingerprint.cases}
+        people = dict[str, set[str]]()
         for case in dataset:
             if case.id in trained and CLASS in case.references:
                 people.setdefault(str(case.references[CLASS]), set()).add(case.patient)
-        fewest, taken = min(map(len, people.values()), default=0), cls.shots + cls.queries
+        fewest = min(map(len, people.values()), default=0)
+        taken = cls.shots + cls.queries
         if len(people) < 2 or fewest < taken:
             problem = (
                 f"an episode takes {taken} patients of each of two classes or more; there are {len(people)} classes"

@@ -73,6 +73,7 @@ def confident_cross_entropy(task: Task, head: Head, answers: Tensor, outputs: Te
         costs = functional.cross_entropy(outputs, likeliest, reduction="none")
     else:
         present = answers.sigmoid()
-        sure, likeliest = torch.maximum(present, 1 - present), (present > 0.5).to(outputs.dtype)
+        sure = torch.maximum(present, 1 - present)
+        likeliest = (present > 0.5).to(outputs.dtype)
         costs = functional.binary_cross_entropy_with_logits(outputs, likeliest, reduction="none")
     return (costs * (sure >= threshold)).mean()

@@ -53,7 +53,8 @@ class Flow(Objective):
     def losses(self, step: ObjectiveStep) -> Tensor:
         """The difference of each image."""
         images = step.labelled.images
-        level, keep = torch.rand(len(images)).to(images.device), torch.rand(len(images)) >= self.dropped
+        level = torch.rand(len(images)).to(images.device)
+        keep = torch.rand(len(images)) >= self.dropped
         noise = torch.randn(images.shape).to(images.device)
         asked = step.own(step.labelled.targets)
 

@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 CLIP = "arXiv:2103.00020"
-TEXT, TEXTS, TABLE, COVARIATES = "text", "texts", "table", "covariates"
+TEXT = "text"
+TEXTS = "texts"
+TABLE = "table"
+COVARIATES = "covariates"
 # The logarithms of CLIP's first scale and of its limit, and SigLIP's first scale and shift.
-SCALE, MOST, SIGMOID_SCALE, SHIFT = math.log(1 / 0.07), math.log(100), math.log(10), -10.0
+SCALE = math.log(1 / 0.07)
+MOST = math.log(100)
+SIGMOID_SCALE = math.log(10)
+SHIFT = -10.0
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,9 @@ class ImageText(Objective):
 
     def losses(self, step: ObjectiveStep) -> Tensor:
         """Losses of each image; 0 of one without a text, which is nobody's negative either."""
-        functional, texts, columns = torch.nn.functional, step.labelled.texts, step.labelled.columns
+        functional = torch.nn.functional
+        texts = step.labelled.texts
+        columns = step.labelled.columns
         images = functional.normalize(step.run(step.labelled)[EMBEDDING].float(), dim=1)
         if self.columns_read and columns is not None:  # equal rows count as equal texts do
             texts = tuple(" ".join(f"{number:.6g}" for number in row) for row in columns.tolist())
@@ -128,7 +136,8 @@ def compared_pairs(texts: Sequence[str], patients: Sequence[int]) -> Tensor:
     """(batch, batch) which pairs of image and text count: its own, and those of another patient with another text."""
     spoken = [" ".join(one.lower().split()) for one in texts]
     numbers = torch.tensor([spoken.index(one) for one in spoken])
-    owners, has_text = torch.tensor(patients or range(len(texts))), torch.tensor([bool(one) for one in spoken])
+    owners = torch.tensor(patients or range(len(texts)))
+    has_text = torch.tensor([bool(one) for one in spoken])
     apart = (numbers[:, None] != numbers[None]) & (owners[:, None] != owners[None])
     return (apart | torch.eye(len(texts), dtype=torch.bool)) & has_text[:, None] & has_text[None]
 

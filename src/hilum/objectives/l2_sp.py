@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PAPER = "arXiv:1802.01483"
 # As in the authors' own code, github.com/holyseven/TransferLearningClassification (run_classification/train.sh).
-ALPHA, BETA = 0.1, 0.01
+ALPHA = 0.1
+BETA = 0.01
 MEASURED = "with it and transfer.layer_decay=0.8 volumes lost .03 of Dice (bench/findings/few-labels.md)"
 Strength = Annotated[float, Ge(0), Lt(math.inf)]
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 PAPER = "arXiv:2111.09886"
 # The paper's share; and its blocks of 32 pixels in images of 192, within what a network of few levels can bridge.
-RATIO, BLOCKS_A_SIDE, SMALLEST, LARGEST = 0.6, 6, 2, 16
+RATIO = 0.6
+BLOCKS_A_SIDE = 6
+SMALLEST = 2
+LARGEST = 16
 IMAGE = "image"
 
 

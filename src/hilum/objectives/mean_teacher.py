@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-PAPER, COPY_PASTE = "arXiv:1703.01780", "arXiv:2305.00673"
+PAPER = "arXiv:1703.01780"
+COPY_PASTE = "arXiv:2305.00673"
 Share = Annotated[float, Ge(0), Le(1)]
 # The weight rises over 40,000 of 150,000 steps in the authors' code for CIFAR-10, github.com/CuriousAI/mean-teacher.
 RAMP = 0.27
@@ -111,9 +112,12 @@ class PastedBatch:
     @classmethod
     def from_batch(cls, step: ObjectiveStep, seen: SeenBatch, share: float) -> PastedBatch:
         """Give so large a share of the samples its random part: half of them a box, half all but a box."""
-        images, labelled = seen.images, step.labelled
-        count, axes = len(images), images.ndim - 2
-        chosen, outer = torch.rand(count) < share, torch.rand(count) < 0.5
+        images = seen.images
+        labelled = step.labelled
+        count = len(images)
+        axes = images.ndim - 2
+        chosen = torch.rand(count) < share
+        outer = torch.rand(count) < 0.5
         inside = pasting.sample_boxes(count, images.shape[2:])
         from_partner = ((inside != outer.reshape(-1, *[1] * axes)) & chosen.reshape(-1, *[1] * axes)).to(images.device)
         others = step.whole(labelled.images)
@@ -137,7 +141,8 @@ class PastedBatch:
         rows = self.known.flatten(1).any(dim=1).nonzero()[:, 0]
         if not len(rows):
             return torch.stack([output.sum() for output in outputs.values()]).sum() * 0
-        places, pasted = self.partner[rows], self.known[rows][:, None]
+        places = self.partner[rows]
+        pasted = self.known[rows][:, None]
         mixed = {
             name: torch.where(pasted, output[rows], step.outputs[name][places].detach())
             for name, output in outputs.items()

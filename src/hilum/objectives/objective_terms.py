@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 Outputs = Mapping[str, "Tensor"]
 Embedded = tuple[Outputs, "Tensor"]
 # The number of the place of unlabelled images of a target, and of an image of which nobody knows it.
-TARGET_PLACE, UNKNOWN_PLACE = 1, -1
+TARGET_PLACE = 1
+UNKNOWN_PLACE = -1
 # The image of which a second view is: the same part of it, another part of it, or another image of the patient.
 Positives = Literal["view", "slice", "patient"]
 
@@ -182,7 +183,8 @@ class ObjectiveStep:
         Only of images whose place is known.
         """
         assert self.features is not None  # noqa: S101 - its needs say so
-        features, places = [self.features], list(self.labelled.places)
+        features = [self.features]
+        places = list(self.labelled.places)
         for seen in self.unlabelled[:1]:
             features.append(self.embedding_network(seen)[1])
             places += seen.places
@@ -323,7 +325,8 @@ def head_probabilities(task: Task, head: Head, outputs: Tensor) -> Tensor:
 
 
 # The head of a network that gives numbers for the whole image, and how many these are, as in SimCLR and MoCo.
-EMBEDDING, NUMBERS = "embedding", 128
+EMBEDDING = "embedding"
+NUMBERS = 128
 
 
 def projection_layers(features: int, outputs: int) -> Module:

@@ -27,7 +27,8 @@ class Prototypical(EpisodeObjective):
     def loss(self, step: ObjectiveStep) -> Tensor:
         """The mean over queries; of no query 0."""
         assert step.features is not None  # noqa: S101 - its needs say so
-        classes, owners = step.labelled.targets.flatten(), torch.tensor(step.patients, device=step.features.device)
+        classes = step.labelled.targets.flatten()
+        owners = torch.tensor(step.patients, device=step.features.device)
         return episode_loss(step.features, classes, owners, self.shots)
 
 

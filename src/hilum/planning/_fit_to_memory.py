@@ -25,17 +25,24 @@ from hilum.tasks import Task
 from hilum.values import Decision, Fingerprint, PlainValue
 
 # By how much a patch shrinks at a time while it does not fit into memory, and how often it may.
-SMALLER, MOST_SHRINKING = 0.7, 10
+SMALLER = 0.7
+MOST_SHRINKING = 10
 # Of a GPU's memory as much as a patch of two samples fills, then more samples, as nnU-Net plans: at most this share of
 # what all training cases have in voxels. Whole images at most so many times the usual number of voxels. Not in fewer
 # minutes, which larger samples would leave too few steps.
-PAIR, SHARE_A_STEP, LARGEST_WHOLE, LEAST_MINUTES = 2, 0.05, 4.0, 60.0
+PAIR = 2
+SHARE_A_STEP = 0.05
+LARGEST_WHOLE = 4.0
+LEAST_MINUTES = 60.0
 # A label map of background and structures is kept beside each image.
 LABEL_BYTES = 1
 # And of each structure up to so many positions, as training keeps them, each coordinate in so many bytes.
-POSITIONS, POSITION_BYTES = 10_000, 2
+POSITIONS = 10_000
+POSITION_BYTES = 2
 # What a task's choice of a family becomes for clips and for few thick slices, and which choices stay where images lack.
-FOR_CLIPS, FOR_SLICES, EARLY_FUSION = {"resnet": "clip_resnet"}, {"unet": "unet_slices"}, frozenset({"unet", "resnet"})
+FOR_CLIPS = {"resnet": "clip_resnet"}
+FOR_SLICES = {"unet": "unet_slices"}
+EARLY_FUSION = frozenset({"unet", "resnet"})
 # Of images that share no place.
 FOR_EXAMS = "fusion_attention"
 # Of slides that are bags of tiles.
@@ -68,7 +75,8 @@ def fit_grid(inputs: PlanInputs) -> FittedPlan:
 
     Raises ResourceError where not even a single small patch fits.
     """
-    fingerprint, machine = inputs.fingerprint, inputs.machine
+    fingerprint = inputs.fingerprint
+    machine = inputs.machine
     needs = GridNeeds.from_task(inputs.task)
     grid_of = partial(
         grid_rules.suggest_grid,
@@ -79,7 +87,8 @@ def fit_grid(inputs: PlanInputs) -> FittedPlan:
         spacing=inputs.wishes.spacing,
     )
     first = grid_of()
-    frames, family = inputs.frames.value or 1, inputs.wishes.network
+    frames = inputs.frames.value or 1
+    family = inputs.wishes.network
     usual = inputs.batch or learning_rules.usual_batch(fingerprint, first, machine.device, frames, family)
     fills = not machine.is_processor and (inputs.minutes is None or inputs.minutes >= LEAST_MINUTES)
     for room, batch in [*(_larger(first, usual) if fills else ()), *_smaller(usual)]:
@@ -99,7 +108,9 @@ def fit_grid(inputs: PlanInputs) -> FittedPlan:
 
 def _on_grid(inputs: PlanInputs, grid: Grid, batch: int, usual: int) -> FittedPlan:
     """The network for this grid, and the memory that it takes with batches of this size."""
-    task, count, machine = inputs.task, len(inputs.fingerprint), inputs.machine
+    task = inputs.task
+    count = len(inputs.fingerprint)
+    machine = inputs.machine
     network = inputs.family or _family(inputs, grid)
     size = _of_clips(_size(network.value, grid, machine, count, inputs.minutes, task), inputs.frames.value)
     size = _of_modalities(size, inputs.channels // (inputs.frames.value or 1), task)
@@ -140,7 +151,8 @@ def _context(inputs: PlanInputs, architecture: NetworkArguments) -> dict[str, Pl
     both = {**covariates, **inputs.holes.presence}
     if not inputs.holes.presence:
         return covariates
-    needed, lacking = "modalities" in architecture["size"], bool(inputs.holes.absent)
+    needed = "modalities" in architecture["size"]
+    lacking = bool(inputs.holes.absent)
     return (
         both if needed or (lacking and training_memory.takes_context(inputs.task, architecture, both)) else covariates
     )
@@ -174,7 +186,9 @@ def _family(inputs: PlanInputs, grid: Grid) -> Decision:
     if grid.tiles is not None:
         because = "one label for all tiles of a slide: it learns which of them count"
         return Decision(FOR_BAGS, because, grid_rules.ILSE)
-    decided, frames, holes = inputs.stated["network.name"], inputs.frames.value, inputs.holes
+    decided = inputs.stated["network.name"]
+    frames = inputs.frames.value
+    holes = inputs.holes
     if decided.value in EARLY_FUSION and frames is None and holes.apart and holes.several:
         return Decision(FOR_EXAMS, APART, MMFORMER)
     if decided.value in EARLY_FUSION and frames is None and holes.many:

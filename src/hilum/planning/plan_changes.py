@@ -175,7 +175,8 @@ def _refuse_modality(plan: Plan, assignments: Assignments) -> None:
     """PlanError for another kind of image: normalisation and augmentation follow from it when the data are read."""
     if MODALITY not in assignments:
         return
-    before, modality = plan.decision(MODALITY), assignments[MODALITY]
+    before = plan.decision(MODALITY)
+    modality = assignments[MODALITY]
     if before.because == BY_HAND or before.value != modality:
         problem = f"by {modality} alone neither normalisation nor augmentation would be those of such images"
         remedy = f"Plan again with --modality {modality}, which is for images that state none"
@@ -195,7 +196,8 @@ def _of_shape(plan: Plan, assignments: Assignments) -> dict[str, Decision]:
 
 def _with_frames(plan: Plan, assignments: Assignments) -> Plan:
     """Put the number of frames into the size of a network of clips, unless the size gives a number itself."""
-    size, frames = plan["network.size"], _values(plan, "preprocessing").get("frames")
+    size = plan["network.size"]
+    frames = _values(plan, "preprocessing").get("frames")
     if frames is None:
         return plan
     by_hand = isinstance(assignments.get("network.size"), Mapping)
@@ -241,10 +243,12 @@ def plan_for_fold(plan: Plan, dataset: Dataset, fingerprint: Fingerprint, covari
     task_of_fold = task_catalogue.build_task(_values(_unless_by_hand(plan, own_decisions), "task"))
     # What few cases have may be missing here; yet all folds answer the same questions.
     if _labels(task_of_fold) != _labels(task):
-        task_of_fold, own_decisions = task, {}
+        task_of_fold = task
+        own_decisions = {}
     own_decisions |= task_of_fold.under(str(plan["training.sampling"]))
     names = [label.name for label in task.labels]
-    channels, modality = plan["preprocessing.channels"], plan["preprocessing.modality"]
+    channels = plan["preprocessing.channels"]
+    modality = plan["preprocessing.modality"]
     # Colours have one range in all folds, whichever has the brightest picture.
     brightest = plan["preprocessing.normalisation"][0].get("high", 0.0)
     own_decisions["preprocessing.normalisation"] = normalisation_rules.decide_normalisation(
@@ -295,7 +299,8 @@ def with_predicted_memory(plan: Plan, fingerprint: Fingerprint, machine: Machine
 
 def unlabelled_kept(settings: PlanSettings) -> int:
     """Images of a step beside the labelled ones whose way through the network is kept for its gradient."""
-    needs, batch = objective_catalogue.joint_needs(settings.terms.values()), settings.training.batch
+    needs = objective_catalogue.joint_needs(settings.terms.values())
+    batch = settings.training.batch
     if needs.second:
         return batch
     if not settings.objectives.image_paths:

@@ -30,9 +30,13 @@ HEADER = (
 )
 NUMBER = r"[+-]?[\d.]+(?:[eE][+-]?\d+)?"
 # Bytes of a plan, and characters of a value: plans have some 20 kB.
-LARGEST_PLAN, LONGEST_VALUE, SHOWN = 1 << 20, 10_000, 80
+LARGEST_PLAN = 1 << 20
+LONGEST_VALUE = 10_000
+SHOWN = 80
 # The hash of what was promised before training, and what may be among it.
-PREREGISTERED, MARGIN, GROUPS = "evaluation.preregistered", "evaluation.margin", "evaluation.groups"
+PREREGISTERED = "evaluation.preregistered"
+MARGIN = "evaluation.margin"
+GROUPS = "evaluation.groups"
 # What a person means by a plan beside the data, the seeds in it, and what follows from the speed of the machine.
 OF_TRAINING = frozenset({"network", "training", "augmentation", "objectives", "search"})
 SEEDS = ("training.seed", "split.seed")

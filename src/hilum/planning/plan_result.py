@@ -22,17 +22,21 @@ from hilum.values.dataset_fingerprint import Shortcut
 from hilum.values.record_schema import RecordHead, RecordSchema, StatedDecision
 
 # The options of a plan that are no reading options: it trains on every case; the covariates that were asked for.
-EVERYTHING, COVARIATES = "everything", "covariates"
+EVERYTHING = "everything"
+COVARIATES = "covariates"
 # Of a training without references: paths of further data sets, and of a run whose held-out patients it must not see.
-FURTHER, LEAVE_OUT = "further", "leave_out"
+FURTHER = "further"
+LEAVE_OUT = "leave_out"
 # Of a training on masks: structures of which a person says that cases without them exist.
 LESIONS = "lesions"
 # The decision on cases that a warning names, and its word for leaving them out.
-WARNED, LEAVE = "split.warned", "leave"
+WARNED = "split.warned"
+LEAVE = "leave"
 FURTHER_OPTIONS = (EVERYTHING, COVARIATES, FURTHER, LEAVE_OUT, LESIONS)
 # What each fold takes from its own training cases. The grid is common, because the folds become one model whose outputs
 # are averaged voxel by voxel, and so are labels and tolerances, by which it is scored.
-SCALE, STATISTICS = "preprocessing.normalisation", ("counts", "weights", "prior_shift", "several", "event_free")
+SCALE = "preprocessing.normalisation"
+STATISTICS = ("counts", "weights", "prior_shift", "several", "event_free")
 OWN = (*(f"task.{name}" for name in STATISTICS), "network.context", SCALE)
 
 
@@ -88,7 +92,8 @@ class PlannedTraining(InNotebook):
     def of_fold(self, number: int) -> PlannedTraining:
         """The plan and parts of one fold: every statistic in it is of that fold's training cases."""
         parts = self.folds[number]
-        fingerprint, asked = self.examination.fingerprint.only(training_ids(parts)), self.plan.options.get(COVARIATES)
+        fingerprint = self.examination.fingerprint.only(training_ids(parts))
+        asked = self.plan.options.get(COVARIATES)
         plan = plan_changes.plan_for_fold(self.plan, self.examination.dataset, fingerprint, asked)
         return replace(self, plan=plan, parts=parts)
 

@@ -352,7 +352,8 @@ def fusion_arguments(network: StatedSettings) -> FusionArguments:
     """The arguments of `networks.build` that concern covariates, from a plan's section "network"."""
     if not network.get("context"):
         return FusionArguments()
-    method, sparsity = network.get("context_fusion"), network.get("sparsity", 0.0)
+    method = network.get("context_fusion")
+    sparsity = network.get("sparsity", 0.0)
     fusion = {"method": method, "narrow": network.get("narrow") or 0, "sparsity": sparsity}
     if (courses := Context.from_settings(network["context"]).courses)[0]:
         fusion["courses"] = list(courses)

@@ -12,11 +12,13 @@ from hilum.tasks import task_catalogue, task_settings
 from hilum.values import BY_HAND, Decision, Plan, Setting, StatedSettings
 
 # A text of more letters is for programs, as weights are.
-LONGEST_TEXT, LEGIBLE = 1000, 12
+LONGEST_TEXT = 1000
+LEGIBLE = 12
 # Values that are named one by one.
 MOST_LISTED = 24
 # Columns of a terminal that is not wide.
-WIDTH, VALUE = 118, 30
+WIDTH = 118
+VALUE = 30
 # Decisions whose value is a size of the grid.
 SIZES = ("patch", "shape", "spacing", "smallest")
 
@@ -132,7 +134,9 @@ def plan_overview(plan: Plan, *, whole: bool = False) -> str:
 
     whole: with the decisions that have their defaults and whose reasons say nothing of these data
     """
-    lines, settings, silent = [_headline(plan)], _settings(plan), silent_decisions(plan)
+    lines = [_headline(plan)]
+    settings = _settings(plan)
+    silent = silent_decisions(plan)
     usual = {
         name for name in plan.names if not whole and typed_sections.is_default(plan, name) and not settings[name].always
     }

@@ -152,18 +152,21 @@ def _network(inputs: PlanInputs, fits: FittedPlan) -> Section:
 
 
 def _training(inputs: PlanInputs, fits: FittedPlan) -> Section:
-    fingerprint, machine = inputs.fingerprint, inputs.machine
+    fingerprint = inputs.fingerprint
+    machine = inputs.machine
     batch = learning_rules.batch_decision(fits.batch, fits.usual, fingerprint, fits.grid, machine)
     if fits.batch == inputs.batch:
         batch = inputs.stated["training.batch"]
-    memory, family = _fit_to_memory.memory_decision(fits.peak, machine), fits.network.value
+    memory = _fit_to_memory.memory_decision(fits.peak, machine)
+    family = fits.network.value
     return learning_rules.training_decisions(
         fingerprint, fits.grid, machine, inputs.wishes, family, batch, memory, inputs.dropout
     )
 
 
 def _inference(inputs: PlanInputs, fits: FittedPlan, varied: Section, side: Decision, prepared: Section) -> Section:
-    modality, ndim = prepared["modality"].value, prepared["ndim"].value
+    modality = prepared["modality"].value
+    ndim = prepared["ndim"].value
     return {
         "patch": grid_rules.training_window(fits.grid, fits.size.value),
         "overlap": Decision(0.5, "each voxel is then seen by at least two windows per axis", NNUNET),

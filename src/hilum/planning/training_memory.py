@@ -40,7 +40,8 @@ COPIES = {"adamw": 6, "sgd": 5}
 USABLE = 0.8
 # Prepared cases are kept in memory while they take less than this share of what is free, and no more than so many
 # bytes, else read from disk: patches of volumes come from there more quickly than they are learnt from.
-CACHED_SHARE, MOST_CACHED = 0.3, 2 * GIB
+CACHED_SHARE = 0.3
+MOST_CACHED = 2 * GIB
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ def unstated_ratios(computed: ComputedCase, findings: Sequence[Finding]) -> Iter
 
 def result_rows(computed: ComputedCase) -> tuple[Rows, Rows]:
     """The case's rows of `predictions.csv`, and of `measurements.csv`."""
-    named, prediction = name_columns(computed.case, computed.image), computed.prediction
+    named = name_columns(computed.case, computed.image)
+    prediction = computed.prediction
     if prediction.frames:
         return _rows_of_frames(computed, named)
     measured = [{"case": computed.case.id, **one} for one in _measure(computed, prediction, computed.image)]
@@ -116,7 +117,9 @@ def _slide_row(computed: ComputedCase, prediction: Prediction, measured: Rows) -
 
 def _rows_of_frames(computed: ComputedCase, named: TableRow) -> tuple[Rows, Rows]:
     """Rows of each frame; of the measurements also what changed over all of them."""
-    rows, measured, image = Rows(), list[Rows](), computed.image
+    rows = Rows()
+    measured = list[Rows]()
+    image = computed.image
     for number, (frame, still) in enumerate(zip(computed.prediction.frames, image.still_frames(), strict=True)):
         time = {} if image.times is None else {"time_s": image.times[number]}
         moment = {"frame": number, **time}
@@ -136,7 +139,8 @@ def _rows_with_tracks(
 ) -> tuple[Sequence[TableRow], Sequence[TableRow]]:
     """The outputs and the measurements of a frame; boxes, or else measured objects, with their tracks."""
     frame = computed.prediction.frames[number]
-    outputs, figures = _output_rows(computed, frame), _measure(computed, frame, still)
+    outputs = _output_rows(computed, frame)
+    figures = _measure(computed, frame, still)
     numbers = [] if computed.tracks is None else computed.tracks.of_frames
     if not numbers:
         return outputs, figures

@@ -12,13 +12,15 @@ from hilum.files.dicom.writing.dicom_answers import ANSWERS, Result
 from hilum.values import Image, Problem
 from hilum.values.finding import MOST_FRAMES
 
-AUTO, DICOM = "auto", "dcm"
+AUTO = "auto"
+DICOM = "dcm"
 SURFACES = ("stl", "obj")
 FORMATS = ("nii.gz", "nii", "nrrd", "png", "tiff", DICOM, "csv", *SURFACES)
 NOTHING_MARKED = "no structure has a voxel"
 USUAL = ("seg", "sr")  # where nobody names kinds
 # Kinds of which a series of several volumes has an object for each, and how its file's name goes on.
-EACH_VOLUME, VOLUME = ("seg", "labelmap"), "volume"
+EACH_VOLUME = ("seg", "labelmap")
+VOLUME = "volume"
 # Kinds of which an object names the frames of a clip.
 OF_CLIPS = (*EACH_VOLUME, "gsps")
 
@@ -72,7 +74,9 @@ def write_answers(
     path: of the case's files, without what ends their names
     Raises FormatError or GeometryError where only DICOM objects were asked for, and there is none.
     """
-    written, lacking, refusals = list[Path](), list[Problem](), dict[str, FormatError | GeometryError]()
+    written = list[Path]()
+    lacking = list[Problem]()
+    refusals = dict[str, FormatError | GeometryError]()
     for kind in sorted(kinds, key=lambda kind: kind == "sr"):  # a report refers to the SEG
         if not ANSWERS[kind].suits(result):
             if wanted.answers:
@@ -104,7 +108,8 @@ def _objects(result: Result, kind: str, path: Path) -> Iterator[Path]:
     A clip has one segmentation and one presentation state, which name the frames that they are of. A report says by
     itself what it can state of a clip. Raises GeometryError for other kinds of several images.
     """
-    image, answer = result.source, ANSWERS[kind]
+    image = result.source
+    answer = ANSWERS[kind]
     if image.frames is None or kind == "sr" or (image.geometry.is_picture and kind in OF_CLIPS):
         yield from answer.write(result, path)
         return

@@ -57,7 +57,8 @@ Judge = Callable[[Prediction], Prediction]
 # What becomes of images that the gate refuses: no result, results with the reason, or nobody looks.
 ABSTAIN = ("on", "mark", "off")
 # From so many windows on, of an image so many times as large as the largest that trained: twice as long on three axes.
-MANY_WINDOWS, MANY_TIMES = 200, 8
+MANY_WINDOWS = 200
+MANY_TIMES = 8
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,12 @@ def _times_as_large(model: Model, image: Image) -> float:
     """
     if image.is_slide:
         return 0.0
-    geometry, times = image.geometry.canonical, []
+    geometry = image.geometry.canonical
+    times = []
     for record in model.record.get("members") or [model.record]:  # of a mean each has training cases of its own
         fingerprint = record.get("fingerprint") or FingerprintRecord()
-        shape, spacing = fingerprint.get("shape"), fingerprint.get("spacing")
+        shape = fingerprint.get("shape")
+        spacing = fingerprint.get("spacing")
         if not shape or len(shape["max"]) != geometry.ndim:
             return 0.0
         voxels = np.divide(geometry.shape, shape["max"])
@@ -193,7 +196,8 @@ def compute_case(
         return partial(_refuse, refused, case, image, asked.advice, keeps=asked.folder is None)
     with ExitStack() as stack:
         room = None if asked.folder is None else stack.enter_context(result_files.new_case_folder(asked.folder))
-        refusals, probabilities = list[str](), None
+        refusals = list[str]()
+        probabilities = None
         if room is not None:
             stack.callback(_empty, room, refusals)
             probabilities = CaseProbabilities(model.task, image, room, case.id, asked.wanted)
@@ -205,7 +209,8 @@ def compute_case(
         request = replace(asked.request, region=region, maps=asked.wanted.maps, prompts=pointed)
         if not request.allow_large:
             proportion.refuse_out_of_proportion(model, image, case.id, region)
-        fitting, seen = predicted_memory.fit_batch_to_memory(model, image, case.id, region), _Counted(windows)
+        fitting = predicted_memory.fit_batch_to_memory(model, image, case.id, region)
+        seen = _Counted(windows)
         shows = image_observation.tissue_shown(image, fitting.preprocessing)
         watching = Watching(fitting.networks.run, passes_on=True, shows=shows)
         prediction = fitting.with_run(watching).predict(
@@ -311,7 +316,8 @@ def _write_case(
     computed: ComputedCase, output: _OpenFiles, asked: CaseRequest, seen: _Counted, judge: Judge | None
 ) -> PredictionOutcome:
     """Write the results of a case, and state its outcome; of a refused one there is neither file nor result."""
-    results, judged = _Results(), computed
+    results = _Results()
+    judged = computed
     try:
         with output.held:
             if not computed.is_refused:
@@ -333,7 +339,8 @@ def _write_case(
 
 def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseRequest) -> _Results:
     rows, measured = _computed_case.result_rows(computed)
-    findings, change = list(_computed_case.report_findings(computed, measured)), None
+    findings = list(_computed_case.report_findings(computed, measured))
+    change = None
     if asked.earlier is not None:
         part = str(computed.case.covariates.get("body_part") or "")
         change = earlier_study.compare_studies(
@@ -342,11 +349,15 @@ def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseReques
         findings = earlier_study.with_changes(findings, change.findings)
     unstated = [] if change is None else [_warning(computed, words) for words in change.warnings]
     advised, gap = _advised(computed, findings, asked.advice)
-    findings, unstated = [*advised, *findings], [*unstated, *(_warning(computed, words) for words in gap)]
+    findings = [*advised, *findings]
+    unstated = [*unstated, *(_warning(computed, words) for words in gap)]
     rows = [{**row, ADVICE: advised[0].concept} for row in rows] if advised else rows
     if output.room is None:
         return _Results(rows, measured, findings, lacking=unstated, change=change)
-    prediction, image, name, room = computed.prediction, computed.image, computed.case.id, output.room
+    prediction = computed.prediction
+    image = computed.image
+    name = computed.case.id
+    room = output.room
     files, lacking = result_files.write_result(
         prediction,
         image,
@@ -362,10 +373,12 @@ def _write_results(computed: ComputedCase, output: _OpenFiles, asked: CaseReques
     if image.is_slide:
         files += slide_results.write_slide_files(prediction, computed.model.task, image, room, name)
     if (transform := prediction.transform) is not None:
-        pair, algorithm = computed.case.references.get("field"), result_files.algorithm_name_of_model(computed.model)
+        pair = computed.case.references.get("field")
+        algorithm = result_files.algorithm_name_of_model(computed.model)
         files += result_files.write_moved_files(transform, image, pair or Correspondence(), room, name, algorithm)
         objects, refused = result_files.write_moved_objects(transform, image, room, name)
-        files, lacking = [*files, *objects], [*lacking, *refused]
+        files = [*files, *objects]
+        lacking = [*lacking, *refused]
     files += [] if change is None else change.write(room)
     return _Results(rows, measured, findings, files, [*lacking, *unstated], change)
 
@@ -391,7 +404,8 @@ def _warning(computed: ComputedCase, words: str) -> Problem:
 
 def _outcome(computed: ComputedCase, results: _Results, *, keeps: bool) -> PredictionOutcome:
     """Outcome of an answered case; keeps: whether with its prediction."""
-    prediction, confidence = computed.prediction, computed.prediction.confidence
+    prediction = computed.prediction
+    confidence = computed.prediction.confidence
     columns = {} if prediction.frames else withholding.confidence_columns(prediction)
     unstated = [] if prediction.frames else _computed_case.unstated_ratios(computed, results.findings)
     tracks = () if computed.tracks is None else computed.tracks.rows

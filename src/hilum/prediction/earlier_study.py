@@ -184,7 +184,8 @@ def _compare(
     cut = set(_cut_structures(transforms, (before, now), (earlier.label_maps, new_maps)))
     sizes = [_sizes(model, rows) for rows in (earlier.findings, findings)]
     limits = model.record.get("repeatability") or {}
-    rows, changes = list[list[Any]](), list[Finding]()
+    rows = list[list[Any]]()
+    changes = list[Finding]()
     for group, last in sizes[1].items():
         first = sizes[0].get(group)
         if first is None or not first.value or group in cut:
@@ -303,7 +304,8 @@ def _follow_lesions(
     """The lesions of both studies, linked and judged; None where no structure is said to be one."""
     if not earlier.lesions:
         return None
-    masks, organs = list[Image](), None
+    masks = list[Image]()
+    organs = None
     for image, maps in zip(images, (earlier.label_maps, new_maps), strict=True):
         inside, others = (_chosen(maps, image, earlier.lesions, has=has) for has in (True, False))
         masks.append(inside)

@@ -28,11 +28,14 @@ COLUMNS = (
     "lesion", "state", "before_ml", "after_ml", "change_percent", "before_mm", "after_mm", "organ", "days", "ml_a_year",
     "doubling_days", "growth_percent",
 )  # fmt: skip
-TABLE, RESPONSE = "lesions.csv", "response.json"
+TABLE = "lesions.csv"
+RESPONSE = "response.json"
 YEAR = 365.25
 CAVEAT = "By measurement alone: the contoured lesions were measured, and nobody judged them. This is no diagnosis."
 # PERCIST: a lesion can be judged from 1.5 times the mean of the liver and two of its deviations on.
-LIVER, LIVER_FACTOR, LIVER_DEVIATIONS = "liver", 1.5, 2.0
+LIVER = "liver"
+LIVER_FACTOR = 1.5
+LIVER_DEVIATIONS = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +140,8 @@ def elapsed_days(images: tuple[Image, Image], given: float | None) -> tuple[floa
 
 def follow_up(course: LesionCourse, registration: ImageRegistration, determinant: NDArray[np.float32]) -> FollowUp:
     """The lesions of a registered baseline and follow-up, compared and judged."""
-    (before, after), notes = course.lesions, course.notes
+    before, after = course.lesions
+    notes = course.notes
     links = lesions.link_lesions(before, after, registration.transform, registration.inverse)
     notes += tuple(lesions.speck_notes(before, after, links))
     rows = [_row(link, before, after, course.days, determinant) for link in links]
@@ -199,7 +203,8 @@ def _earlier_sums(records: Sequence[str | Path], baseline: Lesions) -> list[floa
 
 def _uptake(course: LesionCourse, links: Sequence[LesionLink]) -> Response | str:
     """PERCIST of the hottest lesions, or why there is none."""
-    images, sides = course.images, course.lesions
+    images = course.images
+    sides = course.lesions
     if {image.facts_of(0).get("unit") for image in images} != {SUV_BW}:
         return "PERCIST needs SUV in both images."
     try:

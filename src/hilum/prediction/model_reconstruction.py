@@ -12,7 +12,8 @@ from hilum.transforms.operators.linear_operator import LinearOperator
 from hilum.transforms.operators.reconstruction_methods import ReconstructedImage
 from hilum.values import Array, Case, Decision, Measurement, StatedSettings
 
-ENHANCED, ERROR = "enhanced", "error"
+ENHANCED = "enhanced"
+ERROR = "error"
 
 
 def reconstruct_by_model(model: Model, measurement: Measurement, name: str) -> ReconstructedImage:
@@ -21,7 +22,10 @@ def reconstruct_by_model(model: Model, measurement: Measurement, name: str) -> R
     Raises UsageError for a measurement of another operator than the one that taught the model.
     """
     settings = task_settings.settings_of(model.task)
-    images, errors, plain, noises = list[Array](), list[Array](), list[Array](), list[float]()
+    images = list[Array]()
+    errors = list[Array]()
+    plain = list[Array]()
+    noises = list[float]()
     for number, (operator, data) in enumerate(reconstruction_methods.operators_of_slices(measurement)):
         _refuse_other_operator(operator, settings)
         channels, factor = simulated_scans.network_channels(operator, data)
@@ -35,13 +39,15 @@ def reconstruct_by_model(model: Model, measurement: Measurement, name: str) -> R
         errors += [maps[ERROR]] if ERROR in maps else []
         plain.append(channels[0] / factor)
         noises.append(iterative_solvers.noise_deviation(operator, data))
-    bars, noise = np.stack(errors) if errors else None, float(np.mean(noises))
+    bars = np.stack(errors) if errors else None
+    noise = float(np.mean(noises))
     return ReconstructedImage(np.stack(images), np.stack(plain), Decision(name, "given"), None, 0, noise, None, bars)
 
 
 def _refuse_other_operator(operator: LinearOperator, settings: StatedSettings) -> None:
     """UsageError for another kind of scan, number of coils or of views, or a grid that the network cannot halve."""
-    scan, learnt = operator.acquisition, settings["operator"]
+    scan = operator.acquisition
+    learnt = settings["operator"]
     coils = simulated_scans.count_coils(scan)
     count, unit = (coils, "coils") if learnt == "cartesian" else (len(scan.angles_deg), "views")
     if (scan.kind, count) != (learnt, settings[unit]):

@@ -97,7 +97,9 @@ class _Words:
     parts: int = 0
 
     def __call__(self, done: int, of: int) -> None:
-        self.windows, self.parts = done, self.parts + (done == self.windows)
+        if done == self.windows:
+            self.parts += 1
+        self.windows = done
         parts = errors.count_phrase(self.parts, "part")
         back = f", {parts} of the result back on the image's grid" if self.parts else ""
         self.say(f"{self.case}: window {done} of {of}{back}")
@@ -282,7 +284,8 @@ def _result(future: Future[R], case: Case) -> R:
 
 # An image that takes more than this share of the free memory, or than this many bytes, is not read ahead: it is read,
 # or streamed, at its turn.
-AHEAD_SHARE, AHEAD_BYTES = 0.05, 2**28
+AHEAD_SHARE = 0.05
+AHEAD_BYTES = 2**28
 
 
 def image_of_case(case: Case) -> Image:

@@ -53,11 +53,14 @@ RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("C
 SEVERAL = re.compile(r"_((stl|pm)(_\d+)?|volume_\d+(_labelmap)?)$", re.IGNORECASE)
 # The map of what an answer rests on.
 EXPLANATION = "explanation"
-PROBABILITIES, OVERLAY, REPORT = "_probabilities", "_overlay", "_report"
+PROBABILITIES = "_probabilities"
+OVERLAY = "_overlay"
+REPORT = "_report"
 # In place of formats that hold no fractions.
 OF_NUMBERS = {"png": "tiff", "dcm": "nii.gz", **dict.fromkeys(SURFACES, "nii.gz")}
 # Bytes that systems allow a file's name, 255, without a number, a suffix and what a name has more while it is written.
-LONGEST_NAME, DIGITS_OF_NAME = 255 - 48, 10
+LONGEST_NAME = 255 - 48
+DIGITS_OF_NAME = 10
 
 
 def map_names(task: Task) -> list[str]:
@@ -67,7 +70,8 @@ def map_names(task: Task) -> list[str]:
     """
     own = dict.fromkeys(name for part in properties.leaf_tasks(task).values() for name in part.own_maps)
     maps = (TOTAL, EPISTEMIC, *ADDED_MAPS, EXPLANATION, PROBABILITIES.lstrip("_"), *own)
-    names, parts = (*maps, *(f"{kind}_pm" for kind in maps)), properties.part_names(task)
+    names = (*maps, *(f"{kind}_pm" for kind in maps))
+    parts = properties.part_names(task)
     further = (*names, *ANSWERS)
     return [*names, *parts, *(f"{part}_{kind}" for part in parts for kind in further)]
 
@@ -130,11 +134,13 @@ class CaseProbabilities:
     """
 
     def __init__(self, task: Task, image: Image, folder: Path, name: str, wanted: WantedFiles) -> None:
-        self.folder, self.name = folder, name
+        self.folder = folder
+        self.name = name
         self.has_files = wanted.probabilities and not image.is_slide  # it would be of a thousand times the size
         self.has_maps = "pm" in wanted.kinds_for(image) and image.frames is None
         dense = task_catalogue.channel_labels(task) if self.has_files or self.has_maps else {}
-        endings, self.suffix = _of_further_parts(task), _suffix(image, wanted.format, OF_NUMBERS)
+        endings = _of_further_parts(task)
+        self.suffix = _suffix(image, wanted.format, OF_NUMBERS)
         self.endings = {head: endings.get(head, PROBABILITIES) for head in dense}
         self.taken = {head: TakenProbabilities(labels, image, folder) for head, labels in dense.items()}
 
@@ -194,7 +200,9 @@ def write_result(
     is_part: whether the model has looked at a part of the image only
     earlier: objects of the study since which change is stated
     """
-    written, lacking, codes = list[Path](), list[Problem](), result_codes.codes_of_model(model)
+    written = list[Path]()
+    lacking = list[Problem]()
+    codes = result_codes.codes_of_model(model)
     for part, mask, labels in prediction.label_maps if wanted.format != DICOM else ():
         stem = folder / (f"{name}_{part}" if part else name)
         named = result_codes.coded_labels(labels, codes)
@@ -261,7 +269,8 @@ def _dicom_result(
     prediction: Prediction, image: Image, model: Model, *, findings: Sequence[Finding], is_part: bool
 ) -> Result:
     """A result as writers of DICOM objects take it."""
-    stills, codes = prediction.frames or (prediction,), result_codes.codes_of_model(model)
+    stills = prediction.frames or (prediction,)
+    codes = result_codes.codes_of_model(model)
     sought, least_score = _sought(model.task, stills[0])
     limits = [
         *promise_sentences(model.task, findings),
@@ -379,7 +388,9 @@ def promise_sentences(task: Task, findings: Sequence[Finding]) -> Iterator[str]:
 
 
 # Of a SHA-256, as results tell models apart.
-PROGRAM, DIGITS, LONGEST_ALGORITHM = "hilum", 12, 64
+PROGRAM = "hilum"
+DIGITS = 12
+LONGEST_ALGORITHM = 64
 
 
 def algorithm_name_of_model(model: Model) -> str:
@@ -407,7 +418,8 @@ def model_identity(model: Model) -> dict[str, str]:
 
 
 # How the folder of the moved image as a DICOM series, and the file of the registration, go on after a name.
-SERIES, REGISTRATION = "moved_dicom", "transform.dcm"
+SERIES = "moved_dicom"
+REGISTRATION = "transform.dcm"
 
 
 def write_moved_files(
@@ -418,7 +430,8 @@ def write_moved_files(
     image: of two channels, the moving one as it was brought onto the fixed grid
     pair:  what is known of both images: labels of the moving one are carried along
     """
-    grid, unmoved = image.geometry, _unmoved_image(image)
+    grid = image.geometry
+    unmoved = _unmoved_image(image)
     source = image.source if image.source is not None and image.source.format == "nifti" else None
     moved = replace(spatial_transforms.carry_image(unmoved, transform, grid), source=source, facts={})
     kinds = ("moved.nii.gz", "transform.h5", "field.nii.gz", "labels.nii.gz")
@@ -444,7 +457,8 @@ def write_moved_objects(
 
     image: as `write_moved_files` takes it
     """
-    fixed, unmoved = replace(image, pixels=image.data[:1], channels=("fixed",)), _unmoved_image(image)
+    fixed = replace(image, pixels=image.data[:1], channels=("fixed",))
+    unmoved = _unmoved_image(image)
     if not all(one.source is not None and one.source.is_dicom for one in (fixed, unmoved)):
         return [], []
     moved = replace(spatial_transforms.carry_image(unmoved, transform, image.geometry), facts=unmoved.facts)
@@ -465,7 +479,8 @@ def write_dicom_pair(
     if not all(_has_dicom_place(one) for one in (fixed, moving)):
         return
     prefix = f"{name}_" if name else ""
-    registration, series = folder / f"{prefix}{REGISTRATION}", folder / f"{prefix}{SERIES}"
+    registration = folder / f"{prefix}{REGISTRATION}"
+    series = folder / f"{prefix}{SERIES}"
     transform_file.write_transform(spatial_transforms.join_fields(transform), registration, fixed=fixed, moving=moving)
     yield registration
     if derived.can_derive(moving):

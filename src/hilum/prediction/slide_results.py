@@ -24,12 +24,14 @@ from hilum.values.prediction import AttendedTiles
 from hilum.values.table_cells import PlainCell
 from hilum.work_state import log
 
-CELLS, OUTLINES = "cells", ".geojson"
+CELLS = "cells"
+OUTLINES = ".geojson"
 UM2 = 1e6  # in a mm²
 # Pixels along the longer side of a slide in a picture, at the least.
 SHOWN = 1024
 COLUMNS = ("x", "y", "label", "score", "area_um2")
-ATTENTION, TILES = "attention", ("x0", "y0", "x1", "y1", "attention")
+ATTENTION = "attention"
+TILES = ("x0", "y0", "x1", "y1", "attention")
 # Tiles that counted most, in a picture.
 ATTENDED = 8
 
@@ -119,7 +121,8 @@ def write_slide_files(prediction: Prediction, task: Task, image: Image, folder: 
     """`<case>.geojson` of cells or a label map, `<case>_cells.csv`, and of a bag of tiles `<case>_attention.csv`."""
     if prediction.tiles is not None:
         return [_write_attention(prediction.tiles, folder / f"{name}_{ATTENTION}.csv")]
-    table, outlines = folder / f"{name}_{CELLS}.csv", folder / f"{name}{OUTLINES}"
+    table = folder / f"{name}_{CELLS}.csv"
+    outlines = folder / f"{name}{OUTLINES}"
     if (cells := cells_of(prediction, task)) is None:
         return _write_outlines(_region_features(prediction), outlines) if prediction.labels else []
     side = None if image.spacing is None else math.prod(image.spacing) * UM2
@@ -179,15 +182,18 @@ def tissue_figures(image: Image, name: str) -> list[Figure]:
     caption = f"{mask.shown:.1%} is tissue. What lies outside of the outline, a margin around it, is not predicted"
     whole = picture.with_pixels(picture.data)
     label = Label(1, "tissue")
-    title, owners = f"{name}: tissue", ("", "told by its dye")
+    title = f"{name}: tissue"
+    owners = ("", "told by its dye")
     return [slice_figures.contours(whole, None, inside, [label], title, caption=caption, owners=owners)]
 
 
 def shown_coarsely(prediction: Prediction, image: Image) -> tuple[Prediction, Image]:
     """A result and its slide on a level that fits into a picture: what a label map has at every nth pixel."""
-    whole, picture = image.geometry.shape, image.level(image.level_within(max(image.geometry.shape) / SHOWN))
+    whole = image.geometry.shape
+    picture = image.level(image.level_within(max(image.geometry.shape) / SHOWN))
     factors = [size / small for size, small in zip(whole, picture.geometry.shape, strict=True)]
-    data, boxes = prediction.data, prediction.boxes
+    data = prediction.data
+    boxes = prediction.boxes
     if data is not None:
         lines, columns = (np.arange(n) * size // n for n, size in zip(picture.geometry.shape, whole, strict=True))
         read = voxel_images.reader_of(data)
@@ -210,10 +216,12 @@ def _cell_features(cells: Cells) -> Iterator[Mapping[str, PlainValue]]:
 
 def _region_features(prediction: Prediction) -> Iterator[Mapping[str, PlainValue]]:
     """Each piece of each label along the edges of its pixels, with its holes; the map is read once, strip by strip."""
-    names, data = {one.value: one.name for one in prediction.labels}, prediction.data
+    names = {one.value: one.name for one in prediction.labels}
+    data = prediction.data
     if data is None:
         return
-    strips, colours = (part for _, part in voxel_images.walk_blocks(data)), _colours(names.values())
+    strips = (part for _, part in voxel_images.walk_blocks(data))
+    colours = _colours(names.values())
     found = label_outlines.find_corners(strips, data.shape[1], list(names))
     for value, corners in found.items():
         if corners is None:

@@ -35,9 +35,12 @@ NO_OVERLAP = 1e6
 LOWEST_HU = -1024.0
 # Of the surface around what was measured, the share that lies on the sides of a turned box and of the image; degrees
 # between normals of one side, and from the image's own axes. A head, which is round, has a tenth of its surface there.
-FLAT, ONE_SIDE, ALONG = 0.9, 6.0, 1.0
+FLAT = 0.9
+ONE_SIDE = 6.0
+ALONG = 1.0
 # Of a convex hull, the share that a box fills, and voxels along an axis that are looked at, at the most.
-FILLED, MOST_LOOKED = 0.9, 96
+FILLED = 0.9
+MOST_LOOKED = 96
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +84,8 @@ class PyramidLevel:
 
     def sample_voxels(self, count: int) -> PyramidLevel:
         """The level with so many voxels of the fixed image, always the same: for measures that need no neighbours."""
-        number, ndim = self.fixed.values.numel(), self.points.shape[-1]
+        number = self.fixed.values.numel()
+        ndim = self.points.shape[-1]
         chosen = torch.as_tensor(np.random.default_rng(0).permutation(number)[:count])
         ones = (1,) * (ndim - 1)
         values, weight = (
@@ -99,7 +103,8 @@ class PyramidLevel:
 
 
 def _binomial(side: PyramidSide) -> Tensor:
-    values, weight = side.values * side.weight, side.weight
+    values = side.values * side.weight
+    weight = side.weight
     for axis in range(2, values.ndim):
         matrix = _neighbours(values.shape[axis])
         values = similarity_measures.multiply_axis(values, axis, matrix)
@@ -177,7 +182,8 @@ def _measurements(image: Image) -> tuple[Floats, NDArray[np.bool_]]:
 def _numbers(image: Image) -> tuple[Floats, NDArray[np.bool_]]:
     """(*spatial) values and which are measured; of several channels or frames the mean."""
     ndim = image.geometry.ndim
-    data, is_valid = image.data, image.valid
+    data = image.data
+    is_valid = image.valid
     channels = np.where(is_valid, data, 0).astype(np.float32).reshape(-1, *data.shape[-ndim:])
     are_valid = is_valid.reshape(channels.shape)
     if len(channels) == 1:
@@ -212,7 +218,8 @@ def _side(
     )
     is_whole = bool(known.all())
     if is_whole:
-        numbers, weight = resampling.resample(values[None], coarse.shape)[0], np.ones(coarse.shape, dtype=np.float32)
+        numbers = resampling.resample(values[None], coarse.shape)[0]
+        weight = np.ones(coarse.shape, dtype=np.float32)
     else:
         measured, weight = resampling.resample(np.stack([values * known, known]), coarse.shape)
         numbers = measured / np.maximum(weight, 1e-3)
@@ -248,7 +255,8 @@ def filled_corners(values: Floats, is_measured: NDArray[np.bool_], *, is_ct: boo
     """(*spatial) voxels of one constant that reaches most corners, around a turned box or in CT below the HU of air."""
     corners = np.ix_(*[[0, -1] if size > 1 else [0] for size in values.shape])
     levels, counts = np.unique(values[corners], return_counts=True)
-    level, is_filled = levels[counts.argmax()], np.zeros(values.shape, dtype=bool)
+    level = levels[counts.argmax()]
+    is_filled = np.zeros(values.shape, dtype=bool)
     if counts.max() < 4 or not is_measured.any():
         return is_filled
     pieces, _ = ndimage.label(values == level)
@@ -269,10 +277,12 @@ def _is_turned_box(inside: NDArray[np.bool_]) -> bool:
     hull = spatial.ConvexHull(surface, qhull_options="QJ")  # joggled: no degenerate hull fails
     if kept.sum() < FILLED * hull.volume:
         return False
-    sizes, normals = _facets(hull.points[hull.simplices]), hull.equations[:, :-1]
+    sizes = _facets(hull.points[hull.simplices])
+    normals = hull.equations[:, :-1]
     is_along = np.abs(normals).max(axis=1) > np.cos(np.radians(ALONG))
     is_near = np.abs(normals @ normals.T) > np.cos(np.radians(ONE_SIDE))  # opposite sides too
-    flat, left = 0.0, sizes.copy()
+    flat = 0.0
+    left = sizes.copy()
     for _ in range(2 * len(axes)):
         side = is_near[int((is_near @ left).argmax())]
         flat += float(left[side].sum())

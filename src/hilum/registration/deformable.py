@@ -32,7 +32,8 @@ MARGIN = 0.12
 # Nodes of the grid: the velocity is a Gaussian mean of what is fitted, so that each step is smooth.
 SMOOTHING = 1.0
 # Voxels of a step at the beginning and the end of a level.
-RATE, LAST_RATE = 0.25, 0.05
+RATE = 0.25
+LAST_RATE = 0.05
 # Steps on each level, the coarsest first.
 STEPS = (60, 60, 60)
 # Weight of the diffusion energy beside each similarity: on six pairs of MR, half and twice as much are no better.
@@ -90,7 +91,8 @@ def _spline(old: int, new: int, offset: float, ratio: float) -> Tensor:
     """(new, old) weights of the cubic B-spline at offset + ratio * n: smooth, so that no kink stands at a node."""
     places = offset + ratio * torch.arange(new, dtype=torch.float64)
     apart = (places[:, None] - torch.arange(old)[None]).abs()
-    near, far = 2 / 3 - apart.square() + apart**3 / 2, (2 - apart).clamp(min=0) ** 3 / 6
+    near = 2 / 3 - apart.square() + apart**3 / 2
+    far = (2 - apart).clamp(min=0) ** 3 / 6
     return torch.where(apart < 1, near, far).float() if old > 1 else torch.ones(new, 1)
 
 
@@ -182,7 +184,8 @@ def fit_velocity(
     matrix, shift = (torch.as_tensor(one, dtype=torch.float32) for one in (start.matrix, start.shift))
     step = min(size for size, count in zip(level.fixed.grid.steps, level.fixed.grid.shape, strict=True) if count > 1)
     optimiser = torch.optim.Adam([raw], lr=step, betas=(0.9, 0.99))
-    is_cut, plateau = False, Plateau()
+    is_cut = False
+    plateau = Plateau()
     for number in range(steps):
         if time.monotonic() > until:
             is_cut = True

@@ -36,10 +36,12 @@ if TYPE_CHECKING:
 TransformKind = Literal["rigid", "affine", "deformable"]
 LEVELS = 3
 # Voxels of the finest grid on which images are compared: beyond, a step takes seconds and a place gains nothing.
-MOST_LINEAR, MOST_DEFORMABLE = 2**18, 2**20
+MOST_LINEAR = 2**18
+MOST_DEFORMABLE = 2**20
 # Of the grid of the last step of a rigid or affine motion, and how many are sampled. Twenty heads of 2 mm were
 # placed by .53 mm (median) on a grid of 4.3 mm, two of them by more than 1 mm.
-MOST_VOXELS, SAMPLED = 2**22, 2**16
+MOST_VOXELS = 2**22
+SAMPLED = 2**16
 # Of a level's spacing: a grid that is hardly finer tells nothing more.
 FINER = 0.8
 # Of the loss: a mirrored image that fits by so much better is a finding.
@@ -133,10 +135,12 @@ def register_images(
     if settings.similarity == "auto" and similarity.value == "lncc" and fixed.modality == moving.modality == UNKNOWN:
         fit, doubt = _by_either_measure(fit, pair, levels, guesses, settings, where)
         if fit.other is not None:
-            similarity, is_across = Decision(ACROSS, doubt, MI_SOURCE), True
+            similarity = Decision(ACROSS, doubt, MI_SOURCE)
+            is_across = True
         notes += [doubt] if doubt else []
     notes += fit.notes
-    measure, start = SIMILARITIES[similarity.value], fit.found
+    measure = SIMILARITIES[similarity.value]
+    start = fit.found
     refusal = _harm_of(levels, untouched, fit, similarity.value)
     if refusal is not None:
         notes += [refusal] if refusal else []
@@ -164,7 +168,9 @@ def register_images(
             notes.append("the bent images share no more than those that were only turned and shifted: nothing is bent")
             applied = "linear"
         else:
-            parts, after, decisions = (curved, *parts), bent_value, decisions | more
+            parts = (curved, *parts)
+            after = bent_value
+            decisions = decisions | more
         if bent.is_cut:
             notes.append(f"{settings.seconds:g} s were over before all steps were done: another machine gets further")
     transform = SpatialTransform(parts, fixed.geometry, moving.geometry)
@@ -214,7 +220,8 @@ def _descend(
     levels: Sequence[PyramidLevel], start: FirstGuess, name: SimilarityName, settings: RegistrationSettings
 ) -> FirstGuess:
     """The motion by one measure on each level after the coarsest."""
-    rigid, measure = settings.transform == "rigid", SIMILARITIES[name]
+    rigid = settings.transform == "rigid"
+    measure = SIMILARITIES[name]
     for level in levels[1:]:
         # Under a field the start matters less than the contents of every window, which the field is fitted to.
         is_last = settings.transform != "deformable"
@@ -283,7 +290,8 @@ def _by_either_measure(
     Where information would move it by more than a voxel, both are tried from the beginning; that across contrasts is
     kept where information and self-similarity both say so.
     """
-    finest, by = levels[-1], SIMILARITIES[ACROSS]
+    finest = levels[-1]
+    by = SIMILARITIES[ACROSS]
     moved = linear.descend_from_guess(finest, fit.found, by, rigid=settings.transform == "rigid", steps=FINE_STEPS)
     step = min(step for step, size in zip(finest.fixed.grid.steps, finest.fixed.grid.shape, strict=True) if size > 1)
     if harm_checks.distance_apart(finest, fit.found, moved) <= step:
@@ -322,7 +330,8 @@ def _harm_of(
     levels: Sequence[PyramidLevel], untouched: FirstGuess, fit: _LinearFit, name: SimilarityName
 ) -> str | None:
     """Why the motion is not applied; empty where the images lay right before, None where it is applied."""
-    measure, unit = SIMILARITIES[name], "mm" if levels[0].fixed.grid.physical else "pixels"
+    measure = SIMILARITIES[name]
+    unit = "mm" if levels[0].fixed.grid.physical else "pixels"
     kept = "nothing was moved"
     if (share := harm_checks.share_of_smaller(levels[-1], fit.found)) < harm_checks.LEAST_SHARE:
         least = f"{harm_checks.LEAST_SHARE:.0%} are needed"
@@ -357,7 +366,8 @@ def _harm_of(
 
 
 def _refuse_unfit(fixed: Image, moving: Image, settings: RegistrationSettings, where: str) -> None:
-    ours, theirs = fixed.geometry, moving.geometry
+    ours = fixed.geometry
+    theirs = moving.geometry
     if ours.is_series:
         raise GeometryError("a series of one axis", where, "Give pictures or volumes")
     if ours.physical != theirs.physical:
@@ -378,7 +388,8 @@ def _compared_in_mask(levels: Sequence[PyramidLevel], guess: FirstGuess, where: 
     UsageError where they are fewer than one window of the local correlation, GeometryError where the headers share a
     world and the moving image does not reach the mask there.
     """
-    finest, coarsest = levels[-1].fixed, levels[0].fixed
+    finest = levels[-1].fixed
+    coarsest = levels[0].fixed
     count, coarse = (int((side.weight > 0).sum()) for side in (finest, coarsest))
     window = (2 * REACH + 1) ** sum(size > 1 for size in finest.grid.shape)
     unit = "mm" if finest.grid.physical else "pixels"

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Images of the same spectrum with phases at random, which agree with nothing.
-SHUFFLED, STEPS = 3, 40
+SHUFFLED = 3
+STEPS = 40
 # mm, or pixels: further apart two measures have found two places.
 AGREED = 3.0
 # Of the way of a small motion, the most by which two measures may lie apart. Of frames of heads and blobs that never
@@ -34,7 +35,8 @@ BEYOND = 4.0
 # Times by which an axis may become longer or shorter: affine motions of simulated prostates that harmed did so by more.
 MOST_STRETCHED = 1.5
 # Of both images above this intensity (0 to 1), the correlation from which they share a contrast.
-FOREGROUND, SAME_CONTRAST = 0.1, 0.2
+FOREGROUND = 0.1
+SAME_CONTRAST = 0.2
 
 
 def shuffle_moving(level: PyramidLevel, seed: int) -> PyramidLevel:
@@ -57,7 +59,8 @@ class ShuffledReach:
 
 def shuffled_reach(level: PyramidLevel, start: FirstGuess, measure: Similarity) -> ShuffledReach:
     """What optimisation makes of images that agree with nothing, from the same start."""
-    ends, gains = list[float](), list[float]()
+    ends = list[float]()
+    gains = list[float]()
     for seed in range(SHUFFLED):
         made = shuffle_moving(level, seed)
         ends.append(linear.descend_from_guess(made, start, measure, rigid=True, steps=STEPS).loss)

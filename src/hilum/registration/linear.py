@@ -29,23 +29,29 @@ USUAL_TURN = 45.0
 # Of the other image's extent along an axis: one that is shorter may show any part of it, and also begins shifted.
 SHORTER = 0.75
 # Starts that are followed on the coarsest grid, and steps there and on each finer one.
-FOLLOWED, COARSE_STEPS, FINE_STEPS = 4, 60, 40
+FOLLOWED = 4
+COARSE_STEPS = 60
+FINE_STEPS = 40
 # mm of a step at the edge of the image, as a share of the grid's spacing: at the start and at the end of a level.
-RATE, LAST_RATE = 0.4, 0.02
+RATE = 0.4
+LAST_RATE = 0.02
 # A level is done where no step of so many has lowered the loss by this share of it.
-PATIENCE, LEAST_GAIN = 12, 2e-3
+PATIENCE = 12
+LEAST_GAIN = 2e-3
 
 
 class Plateau:
     """Watches a loss: reached where so many steps have not made it smaller by so much."""
 
     def __init__(self) -> None:
-        self.lowest, self.since = math.inf, 0
+        self.lowest = math.inf
+        self.since = 0
 
     def is_reached(self, loss: float) -> bool:
         """Whether to stop after this step."""
         if loss < self.lowest - LEAST_GAIN * abs(self.lowest if math.isfinite(self.lowest) else 0.0):
-            self.lowest, self.since = loss, 0
+            self.lowest = loss
+            self.since = 0
         else:
             self.since += 1
         return self.since >= PATIENCE
@@ -82,11 +88,9 @@ def first_guesses(pair: ImagePair, initials: Sequence[Initial]) -> Iterator[Firs
         ours: Floats = np.zeros(ndim)
         theirs: Floats = np.zeros(ndim)
         if name == "moments":
-            ours, theirs = (
-                _mass(np.where(pair.fixed_known, pair.fixed, 0), pair.fixed_grid),
-                _mass(pair.moving, pair.moving_grid),  # already 0 where it is not known
-            )
-            ours, theirs = ours - pair.fixed_centre, theirs - pair.moving_centre
+            ours = _mass(np.where(pair.fixed_known, pair.fixed, 0), pair.fixed_grid) - pair.fixed_centre
+            # The moving image is already 0 where it is not known.
+            theirs = _mass(pair.moving, pair.moving_grid) - pair.moving_centre
         for turn in _turns(ndim, flat=min(pair.fixed_grid.shape) == 1):
             yield FirstGuess(name, turn, theirs - turn @ ours)
         if name == "centres":
@@ -158,7 +162,8 @@ def descend_from_guess(
     level: PyramidLevel, start: FirstGuess, similarity: Similarity, *, rigid: bool, steps: int
 ) -> FirstGuess:
     """The start moved downhill by Adam, with a step that falls: a rotation, or any linear map, and a shift."""
-    ndim, points = level.fixed.grid.ndim, level.points
+    ndim = level.fixed.grid.ndim
+    points = level.points
     radius = (
         float(points.reshape(-1, ndim).norm(dim=1).quantile(0.9))
         if points.numel() < 2**24
@@ -173,7 +178,9 @@ def descend_from_guess(
     offset = torch.as_tensor(start.shift, dtype=torch.float32)
     step = max(level.fixed.grid.steps)
     optimiser = torch.optim.Adam([turn, shift], lr=RATE * step, betas=(0.9, 0.95))
-    best, lowest, plateau = (first.clone(), offset.clone()), math.inf, Plateau()
+    best = (first.clone(), offset.clone())
+    lowest = math.inf
+    plateau = Plateau()
     for number in range(steps):
         share = number / max(steps - 1, 1)
         optimiser.param_groups[0]["lr"] = step * RATE * (LAST_RATE / RATE) ** share
@@ -181,7 +188,8 @@ def descend_from_guess(
         loss = level.loss(points @ matrix.T + offset + shift, similarity)
         value = float(loss.detach())
         if value < lowest:
-            lowest, best = value, (matrix.detach().clone(), (offset + shift).detach().clone())
+            lowest = value
+            best = (matrix.detach().clone(), (offset + shift).detach().clone())
         if plateau.is_reached(value) and number > steps // 2:  # the first steps are long, and lead past the best
             break
         optimiser.zero_grad()

@@ -24,7 +24,8 @@ FrameTarget = Literal["first", "mean"]
 STEPS = 60
 # Voxels at each end of an axis by which no frame is laid (a window of the local correlation and a binomial mean), and
 # the least voxels of such an axis.
-RIM, LEAST_RIMMED = 3, 24
+RIM = 3
+LEAST_RIMMED = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +104,11 @@ def _follow_frames(
     whose contrast changes, against .59 mm on the first.
     """
     first = series.frame(notes.index(""))
-    grid, on = first.geometry, reference or first
+    grid = first.geometry
+    on = reference or first
     still = FirstGuess("the frame before", np.eye(grid.ndim), np.zeros(grid.ndim))
-    before, in_world = still, replace(settings, initial="world")
+    before = still
+    in_world = replace(settings, initial="world")
     for number, (frame, note) in enumerate(zip(series.still_frames(), notes, strict=True)):
         is_first = reference is None and number == notes.index("")
         if note or is_first:

@@ -107,7 +107,8 @@ def self_similarity(fixed: Tensor, moved: Tensor, weight: Tensor) -> Tensor:
 def bin_weights(values: Tensor) -> Tensor:
     """(voxels, bins) share of each voxel in each bin: cubic B-splines around intensities of 0 to 1, which sum to 1."""
     apart = (values.reshape(-1, 1) * (BINS - 3) + 1 - torch.arange(BINS, device=values.device)).abs()
-    near, far = 2 / 3 - apart.square() + apart**3 / 2, (2 - apart).clamp(min=0) ** 3 / 6
+    near = 2 / 3 - apart.square() + apart**3 / 2
+    far = (2 - apart).clamp(min=0) ** 3 / 6
     return torch.where(apart < 1, near, far)
 
 

@@ -140,7 +140,8 @@ def _simulated_proportions(inputs: Inputs, sizes: Sequence[int], draws: int, ran
 
 def _cluster_proportions(inputs: Inputs, is_new: bool, sizes: Floats, random: np.random.Generator) -> Floats:
     """Proportions of clusters whose own chances have a beta distribution with the intraclass correlation."""
-    chance, icc = inputs["first" if is_new else "second"], inputs["icc"]
+    chance = inputs["first" if is_new else "second"]
+    icc = inputs["icc"]
     own = random.beta(chance * (1 - icc) / icc, (1 - chance) * (1 - icc) / icc, sizes.shape) if icc else chance
     return np.asarray(random.binomial(sizes.astype(int), own) / sizes)
 
@@ -167,7 +168,8 @@ PROPORTIONS = Design(
 
 
 def _paired_power(inputs: Inputs, n: float) -> float:
-    discordance, difference = inputs["discordance"], inputs["first"] - inputs["second"]
+    discordance = inputs["discordance"]
+    difference = inputs["first"] - inputs["second"]
     apart = math.sqrt(max(discordance - difference**2, 0.0))
     null = math.sqrt(discordance) if inputs["margin"] is None else apart
     return _study_design.normal_power(_proportion_gap(inputs), n, inputs["alpha"], null, apart)
@@ -177,7 +179,9 @@ def _refuse_paired(inputs: Inputs) -> None:
     _refuse_proportions(inputs)
     if inputs["first"] is None:
         return
-    first, second, discordance = inputs["first"], inputs["second"], inputs["discordance"]
+    first = inputs["first"]
+    second = inputs["second"]
+    discordance = inputs["discordance"]
     least, most = abs(first - second), min(first + second, 2 - first - second)
     if not least - ROUNDING <= discordance <= most + ROUNDING:
         problem = f"discordance is {discordance:g}, and with proportions of {first:g} and {second:g} it lies in "
@@ -186,11 +190,13 @@ def _refuse_paired(inputs: Inputs) -> None:
 
 def _simulated_paired(inputs: Inputs, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Floats:
     """McNemar's z, or that of the difference and margin."""
-    discordance, difference = inputs["discordance"], inputs["first"] - inputs["second"]
+    discordance = inputs["discordance"]
+    difference = inputs["first"] - inputs["second"]
     chances = [(discordance + difference) / 2, (discordance - difference) / 2, 1 - discordance]
     more = np.diff(sizes, prepend=0)
     cells = random.multinomial(more, np.clip(chances, 0, 1), size=(draws, len(sizes))).cumsum(axis=1)
-    better, worse = cells[..., 0], cells[..., 1]
+    better = cells[..., 0]
+    worse = cells[..., 1]
     if inputs["margin"] is None:
         return np.asarray(np.sign(difference) * (better - worse) / np.sqrt(np.maximum(better + worse, 1)))
     seen = (better - worse) / sizes
@@ -227,7 +233,8 @@ def _refuse(inputs: Inputs) -> None:
 def _power(inputs: Inputs, n: float) -> float:
     if n <= 1:
         return 0.0
-    size, alpha = _mean_gap(inputs) / inputs["sd"], inputs["alpha"] / 2
+    size = _mean_gap(inputs) / inputs["sd"]
+    alpha = inputs["alpha"] / 2
     if inputs["paired"]:
         return float(statsmodels_power.TTestPower().power(size, n, alpha, alternative="larger"))
     return float(statsmodels_power.TTestIndPower().power(size, n, alpha, alternative="larger"))

@@ -41,7 +41,8 @@ def _survival_power(inputs: Inputs, n: float) -> float:
 
 def _survival_simulated(inputs: Inputs, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Floats:
     """The log-rank statistic of exponential times, less that of the margin."""
-    ratio, share = inputs["hazard_ratio"], min(_share(inputs), 1 - 1e-6)
+    ratio = inputs["hazard_ratio"]
+    share = min(_share(inputs), 1 - 1e-6)
 
     def events_until(time: float) -> float:
         return 1 - (math.exp(-time) + math.exp(-ratio * time)) / 2 - share
@@ -97,9 +98,11 @@ def _schedule(inputs: Inputs) -> Floats:
 
 def _error(inputs: Inputs, clusters: float) -> float:
     """Standard error of the effect with so many clusters in a sequence, equation 8 of Hussey and Hughes."""
-    plan, (sequences, periods) = _schedule(inputs), _schedule(inputs).shape
+    plan = _schedule(inputs)
+    sequences, periods = _schedule(inputs).shape
     mean = (inputs["first"] + inputs["second"]) / 2
-    within, between = mean * (1 - mean) / (inputs["size"] * (1 - inputs["dropout"])), inputs["tau"] ** 2
+    within = mean * (1 - mean) / (inputs["size"] * (1 - inputs["dropout"]))
+    between = inputs["tau"] ** 2
     number = clusters * sequences
     u = plan.sum() * clusters
     w = ((plan.sum(axis=0) * clusters) ** 2).sum()
@@ -131,7 +134,8 @@ def _wedge_simulated(inputs: Inputs, sizes: Sequence[int], draws: int, random: n
     if len(sizes) > 1:
         raise UsageError("a stepped wedge is not simulated with looks", "--simulate", "Leave out --simulate, or looks")
     plan = np.repeat(_schedule(inputs), sizes[-1] // (inputs["periods"] * inputs["size"]), axis=0)
-    (clusters, periods), tau = plan.shape, inputs["tau"]
+    clusters, periods = plan.shape
+    tau = inputs["tau"]
     chance = np.where(plan > 0, inputs["first"], inputs["second"]) + tau * random.standard_normal((draws, clusters, 1))
     means = random.binomial(inputs["size"], np.clip(chance, 0, 1)) / inputs["size"]
     mean = (inputs["first"] + inputs["second"]) / 2
@@ -179,7 +183,8 @@ def cluster_statistics(
     weights = 1 / (inputs["icc"] + (1 - inputs["icc"]) / sizes)
     found = []
     for number in clusters:
-        weight, seen = weights[:, :, :number], means[:, :, :number]
+        weight = weights[:, :, :number]
+        seen = means[:, :, :number]
         total = weight.sum(axis=2)
         centre = (weight * seen).sum(axis=2) / total
         free = len(arms) * (number - 1)
@@ -196,7 +201,8 @@ def cluster_statistics(
 
 def _sizes(inputs: Inputs, shape: tuple[int, ...], random: np.random.Generator) -> Floats:
     """Participants of clusters with an outcome: a gamma distribution with the coefficient of variation, at least 1."""
-    mean, cv = inputs["cluster"] * (1 - inputs["dropout"]), inputs["cv"]
+    mean = inputs["cluster"] * (1 - inputs["dropout"])
+    cv = inputs["cv"]
     if not cv:
         return np.full(shape, max(1.0, float(np.floor(mean))))
     return np.maximum(1.0, np.round(random.gamma(1 / cv**2, mean * cv**2, shape)))

@@ -125,5 +125,6 @@ def _grid(fraction: float, bound: float, drift: float) -> tuple[Floats, Floats]:
     low = min(low, high - 1e-9)  # a trial whose drift is far beyond its bounds has no path left
     scores = np.linspace(low, high, POINTS)
     weights = np.full(POINTS, 2.0)
-    weights[1::2], weights[[0, -1]] = 4.0, 1.0
+    weights[1::2] = 4.0
+    weights[[0, -1]] = 1.0
     return scores, weights * (high - low) / (3 * (POINTS - 1))

@@ -58,7 +58,8 @@ def _area_power(inputs: Inputs, n: float) -> float:
     # Both models have the same AUROC under the null hypothesis: that between the two.
     same = (expected + least) / 2
     null = 2 * expected_area_variance(same, share) * (1 - inputs["correlation"])
-    one, other = expected_area_variance(expected, share), expected_area_variance(least, share)
+    one = expected_area_variance(expected, share)
+    other = expected_area_variance(least, share)
     apart = one + other - 2 * inputs["correlation"] * math.sqrt(one * other)
     return _study_design.normal_power(
         _gap(inputs), n, alpha, math.sqrt(apart if inputs["margin"] is not None else null), math.sqrt(apart)
@@ -67,7 +68,9 @@ def _area_power(inputs: Inputs, n: float) -> float:
 
 def _area_simulated(inputs: Inputs, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Floats:
     """The z statistic of AUROCs of normal scores, with DeLong's variance."""
-    expected, least, correlated = inputs["expected"], inputs["at_least"], inputs["correlation"]
+    expected = inputs["expected"]
+    least = inputs["at_least"]
+    correlated = inputs["correlation"]
     shifts = np.sqrt(2) * special.ndtri([expected, least])
     shared = 0.0 if correlated is None else _score_correlation(expected, least, correlated, inputs["prevalence"])
     null = (least if correlated is None else 0.0) - (inputs["margin"] or 0.0)
@@ -101,7 +104,8 @@ def _area_statistic(scores: Floats, truth: np.ndarray, null: float) -> float:
     if len(scores) == 2:
         above, below = above[:1] - above[1:], below[:1] - below[1:]
     variance = above.var(ddof=1) / above.size + below.var(ddof=1) / below.size
-    error, area = math.sqrt(max(variance, 1e-12)), float(above.mean())
+    error = math.sqrt(max(variance, 1e-12))
+    area = float(above.mean())
     if len(scores) == 2:
         return (area - null) / error
     # On the logit scale: a high AUROC has a small variance, so that the plain test finds too much.
@@ -150,7 +154,8 @@ def pilot_inputs(pilot: ReaderVariances) -> dict[str, float]:
 def _variances(inputs: Inputs, cases: float) -> tuple[float, float, float]:
     """Mean square of readers by modalities, Var less Cov1 and Cov2 less Cov3, with so many cases."""
     scale = inputs["pilot_cases"] / cases
-    own, between = inputs["own"] * scale, inputs["between"] * scale
+    own = inputs["own"] * scale
+    between = inputs["between"] * scale
     return inputs["interaction"] + own - between, own, between
 
 
@@ -182,7 +187,8 @@ def _reader_refuse(inputs: Inputs) -> None:
 
 def _reader_simulated(inputs: Inputs, sizes: Sequence[int], draws: int, random: np.random.Generator) -> Floats:
     """Readers' differences by the model of Obuchowski and Rockette, tested, as the z of the same p-value."""
-    readers, shown = inputs["readers"], []
+    readers = inputs["readers"]
+    shown = []
     for n in sizes:
         square, _, between = _variances(inputs, n)
         shared = np.sqrt(2 * between) * random.standard_normal((draws, 1))
@@ -234,7 +240,9 @@ def _largest(inputs: Inputs) -> float:
 
 def _number(inputs: Inputs) -> float:
     """The largest of three sizes: of the shrinkage, of the optimism in R², and of the precision of the overall risk."""
-    r2, parameters, share = inputs["r2"], inputs["parameters"], inputs["prevalence"]
+    r2 = inputs["r2"]
+    parameters = inputs["parameters"]
+    share = inputs["prevalence"]
     shrinkages = inputs["shrinkage"], r2 / (r2 + OPTIMISM * _largest(inputs))
     of_shrinkage = (parameters / ((one - 1) * math.log(1 - r2 / one)) for one in shrinkages)
     return cast(float, max(*of_shrinkage, (Z / PRECISION) ** 2 * share * (1 - share)))

@@ -15,7 +15,8 @@ from hilum.studies.trial_protocol import Study
 # How many times all arms a block has; chosen anew for each, so that its end is not known.
 BLOCKS = (2, 3)
 # A list is longer than the planned participants, since no stratum may run out.
-SPARE, WITHOUT_SIZE = 2, 1000
+SPARE = 2
+WITHOUT_SIZE = 1000
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def allocate_lists(study: Study, participants: int, random: np.random.Generator)
     for name, levels in study.clusters.members.items():
         groups.setdefault(tuple(levels[one] for one in study.strata), []).append(name)
     # Clusters that fill no whole block take turns over all strata, so that the trial stays balanced as well.
-    turns, lists = list[str](), dict[str, list[str]]()
+    turns = list[str]()
+    lists = dict[str, list[str]]()
     for group in groups.values():
         own = arms * (len(group) // len(arms))
         while len(own) < len(group):

@@ -130,7 +130,8 @@ def size_study(design: str, given: Inputs, *, simulate: int = 0, seed: int = 0) 
         if not number <= MOST:
             problem = f"no study of up to {MOST:,} {chosen.counted} is large enough"
             raise UsageError(problem, f"study size {design}", chosen.beyond)
-        trial, units = replace(trial, has_power=False), trial.units_of(number)
+        units = trial.units_of(number)
+        trial = replace(trial, has_power=False)
     else:
         trial, units = trial.solve()
         trial.refuse_untestable(units)
@@ -200,7 +201,8 @@ class _Trial:
 
     def refuse(self) -> None:
         """Raise UsageError for clusters that cannot be compared."""
-        power, tail = self.inputs["power"], self.inputs["alpha"] / 2
+        power = self.inputs["power"]
+        tail = self.inputs["alpha"] / 2
         if power is not None and power <= tail:
             problem = f"power is {power:g}, which a study without effect has too"
             raise UsageError(problem, "--set power", f"Give more than alpha / 2, {tail:g}")
@@ -227,7 +229,8 @@ class _Trial:
 
     def refuse_untestable(self, units: int) -> None:
         """Raise UsageError for a study whose test cannot be computed, and for one that nobody could do."""
-        power, where = self.power(units), f"study size {self.design.name}"
+        power = self.power(units)
+        where = f"study size {self.design.name}"
         counts = f"{units * self.groups} {self.counted}"
         if math.isnan(power):
             problem = f"the power of {counts} cannot be computed: the effect is beyond what the test can tell"
@@ -276,7 +279,8 @@ class _Trial:
         """The trial with its effect, and its units: whichever is not given is found."""
         name = self.design.effect[0] if self.design.effect else None
         is_open = name is not None and self.inputs[name] is None
-        units, power = self.given_units, self.inputs["power"]
+        units = self.given_units
+        power = self.inputs["power"]
         if is_open and (units is None or power is None):
             problem = f"{self.design.name} needs {name} ({self.design.inputs[str(name)].text})"
             raise UsageError(problem, "--set", f"Add --set {name}=VALUE; or give n and power, to learn it")
@@ -353,7 +357,8 @@ class _Trial:
     def size(self, units: int, simulated: SimulatedShare | None) -> StudySize:
         """The record of a trial with so many units in a group."""
         number = units * self.unit * self.groups
-        is_wedge, share = self.design.unit is not None, self.inputs["dropout"]
+        is_wedge = self.design.unit is not None
+        share = self.inputs["dropout"]
         events = self.design.events(self.inputs) * number * (1 - share) if self.design.events else None
         counts_people = self.inputs.get("event_probability", 1.0) is not None
         prevalence = None if self.design.events else self.inputs.get("prevalence")

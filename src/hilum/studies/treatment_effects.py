@@ -175,7 +175,8 @@ def pool_effects(effects: Sequence[Effect]) -> Effect:
     """
     if without := [one for one in effects if one.rank is not None]:
         return without[0]
-    first, number = effects[0], len(effects)
+    first = effects[0]
+    number = len(effects)
     differences = np.array([one.difference for one in effects])
     within = float(np.mean([one.variance for one in effects]))
     between = (1 + 1 / number) * float(differences.var(ddof=1)) if number > 1 else 0.0
@@ -203,7 +204,8 @@ def impute_missing(table: pd.DataFrame, number: int, seed: int) -> list[pd.DataF
     plain = table.set_axis([f"x{place}" for place in range(table.shape[1])], axis=1).reset_index(drop=True)
     fewest_known = int(plain.notna().sum().min())
     # Where one column alone has gaps, its draws do not depend on each other.
-    cycles, found = CYCLES if int(table.isna().any().sum()) > 1 else 1, []
+    cycles = CYCLES if int(table.isna().any().sum()) > 1 else 1
+    found = []
     with warnings.catch_warnings(record=True):  # columns that follow from others share their coefficient
         chain = mice.MICEData(plain.astype(float), k_pmm=min(DONORS, fewest_known), rng=np.random.default_rng(seed))
         chain.update_all(cycles)
@@ -242,7 +244,8 @@ def hazard_effect(times: Floats, happened: Truths, is_new: Truths, covariates: F
     table = np.column_stack([is_new.astype(float), known])
     with warnings.catch_warnings(record=True):  # what does not converge is seen by its error below
         found = statsmodels_hazards.PHReg(times, table, status=happened.astype(int), ties="efron").fit()
-    ratio, error = float(found.params[0]), float(found.bse[0])
+    ratio = float(found.params[0])
+    error = float(found.bse[0])
     if not (np.isfinite(ratio) and 0 < error < LARGEST_ERROR):
         return _rank_effect(times, happened, is_new, "the covariates tell the events apart")
     return Effect(ratio, error**2, np.inf, "log hazard ratio, Cox, ties by Efron")

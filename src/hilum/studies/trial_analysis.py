@@ -130,7 +130,8 @@ def read_data(study: Study, table: pd.DataFrame, log: pd.DataFrame, where: str, 
         )
     unlike = np.flatnonzero(table[ARM].to_numpy() != known.loc[table[unit], ARM].to_numpy())
     if len(unlike):
-        first, arm = table[unit].iloc[unlike[0]], table[ARM].iloc[unlike[0]]
+        first = table[unit].iloc[unlike[0]]
+        arm = table[ARM].iloc[unlike[0]]
         problem = f"{unit} {first} has the arm {arm!r}, and was allocated to {known.loc[first, ARM]!r}"
         remedy = "Give the arm as allocated; who was treated otherwise is not per protocol"
         raise DatasetError(problem, where, remedy)
@@ -192,7 +193,8 @@ class TrialAnalysis:
     def _refuse(self, found: ColumnValues, is_wrong: Rows, kind: str) -> None:
         """Refuse the first cell that is wrong, by its participant."""
         for row in np.flatnonzero(is_wrong)[:1].tolist():
-            column, why = found.column, f": it {found.odd[row]}" if row in found.odd else ""
+            column = found.column
+            why = f": it {found.odd[row]}" if row in found.odd else ""
             problem = (
                 f"{column.name} of {self.data[PARTICIPANT][row]} is {column.cells[row]!r}, {column.place(row)}{why}"
             )
@@ -241,7 +243,8 @@ class TrialAnalysis:
 
     def column_sentences(self) -> list[str]:
         """How each column of numbers and of truths was read, as the report states it."""
-        endpoints, plan = [*self.study.endpoints, *self.explored], self.study.analysis
+        endpoints = [*self.study.endpoints, *self.explored]
+        plan = self.study.analysis
         truths = [one.name for one in endpoints if one.metric == "proportion"]
         truths += [name for name in (plan.per_protocol, *(one.event for one in endpoints)) if name]
         others = [*(one.name for one in endpoints), *plan.covariates, *self.study.missing.auxiliary]
@@ -295,11 +298,13 @@ class TrialAnalysis:
 
         White and Royston, Stat Med 2009, doi:10.1002/sim.3618
         """
-        times, happened = self.numbers(endpoint.name, of=endpoint), self.has_event(endpoint)
+        times = self.numbers(endpoint.name, of=endpoint)
+        happened = self.has_event(endpoint)
         known = np.isfinite(times)
         hazard, event = (np.full(len(times), np.nan) for _ in range(2))
         left = survival.kaplan_meier(times[known], happened[known]).at(times[known])
-        hazard[known], event[known] = -np.log(np.maximum(left, 1 / max(1, len(left)))), happened[known]
+        hazard[known] = -np.log(np.maximum(left, 1 / max(1, len(left))))
+        event[known] = happened[known]
         return {f"hazard of {endpoint.name}": hazard, f"event of {endpoint.name}": event}
 
     def effect(self, endpoint: Endpoint, rows: Rows, *, filled: Floats | None = None) -> Effect:
@@ -342,7 +347,8 @@ class TrialAnalysis:
 
     def _effect_on_times(self, endpoint: Endpoint, rows: Rows, covariates: Floats) -> Effect:
         """Effect on times of those who were followed at all."""
-        times, happened = self.numbers(endpoint.name, of=endpoint), self.has_event(endpoint)
+        times = self.numbers(endpoint.name, of=endpoint)
+        happened = self.has_event(endpoint)
         followed = rows & np.isfinite(times)
         return treatment_effects.hazard_effect(
             times[followed], happened[followed], self.is_new[followed], covariates[followed]
@@ -350,7 +356,8 @@ class TrialAnalysis:
 
     def row(self, endpoint: Endpoint, rows: Rows, effect: Effect, **words: Any) -> EffectRow:
         """A row as of `comparison.json`, with the population and how missing outcomes were taken."""
-        outcomes, test = self.numbers(endpoint.name, of=endpoint), effect.test(self.level(endpoint))
+        outcomes = self.numbers(endpoint.name, of=endpoint)
+        test = effect.test(self.level(endpoint))
         observed = rows & np.isfinite(outcomes)
         control, new = self.study.names
         values = {name: outcomes[observed & (self.is_new == side)] for side, name in enumerate((control, new))}
@@ -386,7 +393,8 @@ class TrialAnalysis:
 
     def _of_times(self, endpoint: Endpoint, observed: Rows, test: DifferenceTest) -> dict[str, object]:
         """Further figures of times: the hazard ratio, events and median of each arm, the log-rank test."""
-        times, happened = self.numbers(endpoint.name, of=endpoint), self.has_event(endpoint)
+        times = self.numbers(endpoint.name, of=endpoint)
+        happened = self.has_event(endpoint)
         sides = {name: observed & (self.is_new == side) for side, name in enumerate(self.study.names)}
         ends = [math.nan if end is None else float(np.exp(end)) for end in (test.difference, test.low, test.high)]
         return {
@@ -451,7 +459,8 @@ class TrialAnalysis:
         Cochran, Biometrics 1954, doi:10.2307/3001666; where levels share clusters their effects go together, and the
         test is careful.
         """
-        effects, rows = dict[str, Effect](), list[EffectRow]()
+        effects = dict[str, Effect]()
+        rows = list[EffectRow]()
         for level in sorted(level for level in set(self.data[name]) if not table_cells.is_absent(level)):
             in_level = (self.data[name] == level).to_numpy()
             try:
@@ -493,12 +502,14 @@ class TrialAnalysis:
         for row in rows:
             if row["role"] in ("primary", "secondary"):
                 endpoint = endpoints[row["endpoint"]]
-                row["margin"], row["verdict"] = endpoint.margin, _verdict(row, endpoint, self.alpha)
+                row["margin"] = endpoint.margin
+                row["verdict"] = _verdict(row, endpoint, self.alpha)
         return rows
 
     def record(self) -> dict[str, object]:
         """Record of the data in `results.json`; a word stands where there is nothing, so that it is an answer."""
-        rows, study = self.rows(), self.study
+        rows = self.rows()
+        study = self.study
         look = {} if self.look is None else {"now": self.look.look, "fraction": self.look.fraction}
         subgroups = [row for row in rows if row["role"] in ("subgroup", "interaction")]
         explored = [row for row in rows if not row["planned"]]
@@ -535,7 +546,9 @@ class TrialAnalysis:
     def flow(self, log: pd.DataFrame) -> FlowRecord:
         """Participants and clusters of each arm from allocation to analysis, and why outcomes are missing."""
         first = self.study.primary[0]
-        known, arms, losses = np.isfinite(self.numbers(first.name, of=first)), list[FlowArm](), list[TableRow]()
+        known = np.isfinite(self.numbers(first.name, of=first))
+        arms = list[FlowArm]()
+        losses = list[TableRow]()
         reasons = self.data[self.study.analysis.reason] if self.study.analysis.reason else None
         for side, name in enumerate(self.study.names):
             own = self.is_new == side
@@ -560,7 +573,8 @@ def _verdict(row: EffectRow, endpoint: Endpoint, alpha: float) -> str:
     is_shown = row["p_adjusted"] is not None and row["p_adjusted"] < alpha
     if is_shown and sign * row["statistic"] > 0:
         return "superior"
-    margin, (worst, best) = endpoint.margin_of_effect, sorted((sign * row["low"], sign * row["high"]))
+    margin = endpoint.margin_of_effect
+    worst, best = sorted((sign * row["low"], sign * row["high"]))
     if margin is not None and worst > -margin:
         return "equivalent" if best < margin else "non-inferior"
     return "inferior" if is_shown else "not shown"

@@ -24,9 +24,11 @@ from hilum.values.record_schema import RecordSchema
 Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 Texts = Annotated[tuple[Text, ...], Strict(False)]
 # Columns of the table of data that have a meaning of their own.
-PARTICIPANT, ARM = "participant", "arm"
+PARTICIPANT = "participant"
+ARM = "arm"
 # The metrics of times to an event, and of 0 and 1.
-TIME, PROPORTION = "time", "proportion"
+TIME = "time"
+PROPORTION = "proportion"
 METHODS = {"parallel": "block", "cluster": "cluster"}
 
 
@@ -282,7 +284,8 @@ def _faults(study: Study) -> list[tuple[str, str, str]]:
 
 def _ends_before_start(registry: Registry) -> bool:
     """Whether a study is completed before it starts, as far as both dates say: a month or a day, 2026-11-30."""
-    start, completion = registry.start, registry.completion
+    start = registry.start
+    completion = registry.completion
     if not all(re.fullmatch(r"\d{4}-\d{2}(-\d{2})?", text) for text in (start, completion)):
         return False
     letters = min(len(start), len(completion))
@@ -292,7 +295,8 @@ def _ends_before_start(registry: Registry) -> bool:
 def _cluster_faults(study: Study) -> list[tuple[str, str, str]]:
     if study.clusters is None:
         return []
-    place, found = "clusters.members", list[tuple[str, str, str]]()
+    place = "clusters.members"
+    found = list[tuple[str, str, str]]()
     for name, levels in study.clusters.members.items():
         unknown = {stratum: levels.get(stratum) for stratum in study.strata} if set(levels) != set(study.strata) else {}
         unknown |= {stratum: own for stratum, own in levels.items() if own not in study.strata.get(stratum, ())}
@@ -392,7 +396,9 @@ def registry_record(study: Study) -> RegistryRecord:
 
     https://clinicaltrials.gov/data-api/about-api/study-data-structure
     """
-    asked, planned, who = study.registry, study.planned_size, study.population
+    asked = study.registry
+    planned = study.planned_size
+    who = study.population
     outcomes = {
         is_primary: [_outcome(one) for one in study.endpoints if one.primary == is_primary]
         for is_primary in (True, False)

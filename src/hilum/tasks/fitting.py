@@ -34,7 +34,8 @@ class PredictedCases:
     def from_parts(cls, parts: Sequence[PredictedCases]) -> PredictedCases:
         """All of them as one, the number of each as the fold of its cases."""
         predictions = [prediction for part in parts for prediction in part.predictions]
-        cases, folds = list[Case](), list[int]()
+        cases = list[Case]()
+        folds = list[int]()
         for number, part in enumerate(parts):
             cases += part.cases
             folds += [number] * len(part.cases)
@@ -197,7 +198,8 @@ def found_settings(task: Task) -> list[str]:
 
 def _fill_undecided(task: Task, before: Task) -> Task:
     """The task with what no case could decide as it was before."""
-    settings, past = task_settings.settings_of(task), task_settings.settings_of(before)
+    settings = task_settings.settings_of(task)
+    past = task_settings.settings_of(before)
     former = {
         name: past[name]
         for name in found_settings(before)

@@ -143,7 +143,8 @@ class PartAnswering(Task):
 
         The group of a structure is its part and its name.
         """
-        rows, findings = iter(measured), list[Finding]()
+        rows = iter(measured)
+        findings = list[Finding]()
         for name, part in self.parts.items():
             of_part = prediction.parts[name]
             # Those of a further part have its name before the label.
@@ -200,7 +201,8 @@ def _column(key: str, name: str, columns: Sequence[str]) -> str:
 
 # Columns that the rows of all parts have.
 COMMON = ("case", "patient", "split", "label")
-SEPARATOR, LABEL_SEPARATOR = ".", ": "
+SEPARATOR = "."
+LABEL_SEPARATOR = ": "
 
 
 class PartScoring(PartAnswering):
@@ -213,7 +215,8 @@ class PartScoring(PartAnswering):
 
     def own_labels(self, cases: Sequence[Case]) -> tuple[list[Case], list[str]]:
         """The cases with references under the numbers of the parts, and sentences on labels that one side lacks."""
-        by_id, sentences = {case.id: case for case in cases}, list[str]()
+        by_id = {case.id: case for case in cases}
+        sentences = list[str]()
         for part in self.parts.values():
             relabelled, more = part.own_labels([one for one in by_id.values() if part.needs <= set(one.references)])
             by_id |= {case.id: case for case in relabelled}
@@ -623,14 +626,16 @@ def merge_part_decisions(by_part: Mapping[str, Mapping[str, Decision]]) -> dict[
 
     The smallest augmentation is taken, and the largest batch.
     """
-    first, names = next(iter(by_part)), " and ".join(by_part)
+    first = next(iter(by_part))
+    names = " and ".join(by_part)
     common: dict[str, Decision] = {}
     for decisions in by_part.values():
         for key, decision in decisions.items():
             common[key] = _more_careful(key, common[key], decision) if key in common else decision
     if not all(COARSEST in decisions for decisions in by_part.values()):
         common.pop(COARSEST, None)
-    chosen, primary = by_part[first]["network.name"], by_part[first]["evaluation.primary"]
+    chosen = by_part[first]["network.name"]
+    primary = by_part[first]["evaluation.primary"]
     others = ", ".join(f"{own['evaluation.primary'].value} of {name}" for name, own in by_part.items() if name != first)
     selected = " and ".join(f"{own['training.selection'].value} of {name}" for name, own in by_part.items())
     return common | {

@@ -270,7 +270,8 @@ def mean_vector_outputs(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array
 
 def with_part_results(prediction: Prediction, changed: Mapping[str, Prediction]) -> Prediction:
     """The same with other results of some parts, whose boxes, maps and notes are its own too."""
-    parts, maps = {**prediction.parts, **changed}, joined_maps(prediction.maps, changed)
+    parts = {**prediction.parts, **changed}
+    maps = joined_maps(prediction.maps, changed)
     boxed = next((one for one in parts.values() if one.boxes is not None), prediction)
     notes = (*prediction.notes, *dict.fromkeys(note for one in changed.values() for note in one.notes))
     return replace(prediction, parts=parts, maps=maps, boxes=boxed.boxes, threshold=boxed.threshold, notes=notes)

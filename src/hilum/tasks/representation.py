@@ -89,7 +89,8 @@ class RepresentationAnswering(Task):
         return []
 
 
-RANK, LOSS = "rank", "minus_loss"
+RANK = "rank"
+LOSS = "minus_loss"
 METRICS = Metrics(
     (
         Metric(RANK, "Effective rank of the features"),
@@ -118,7 +119,8 @@ class RepresentationScoring(RepresentationAnswering):
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """The effective rank of the features of all cases."""
-        features, people = features_in_table(table), len(set(table["patient"]))
+        features = features_in_table(table)
+        people = len(set(table["patient"]))
         estimate = Estimate(feature_rank.effective_rank(features), n=len(features), patients=people, method=NO_INTERVAL)
         return [Row(RANK, "all", estimate)]
 
@@ -145,8 +147,11 @@ class RepresentationScoring(RepresentationAnswering):
 
 
 # The two heads: the image itself at every voxel, or so many numbers for the whole image (arXiv:2002.05709).
-IMAGE, EMBEDDING, NUMBERS = "image", "embedding", 128
-RANKME, WOLF = "arXiv:2210.02885", "arXiv:2412.17041"
+IMAGE = "image"
+EMBEDDING = "embedding"
+NUMBERS = 128
+RANKME = "arXiv:2210.02885"
+WOLF = "arXiv:2412.17041"
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ from hilum.work_state import log
 if TYPE_CHECKING:
     from hilum.values.plain_values import PlainValue
 
-FLOW, ROOTS = "arXiv:2209.03003", "arXiv:1805.00932"
-CLASS, MASK = "class", "mask"
+FLOW = "arXiv:2209.03003"
+ROOTS = "arXiv:1805.00932"
+CLASS = "class"
+MASK = "mask"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Synthesis(Representation):
     def settings_for(cls, dataset: Dataset, fingerprint: Fingerprint) -> dict[str, Decision]:
         """What the training cases show: structures where they have masks, else classes."""
         settings = super().settings_for(dataset, fingerprint)
-        voxels, counts = fingerprint.voxels(MASK), {name: n for name, n in fingerprint.counts(CLASS).items() if n}
+        voxels = fingerprint.voxels(MASK)
+        counts = {name: n for name, n in fingerprint.counts(CLASS).items() if n}
         names = {label.value: label.name for label in dataset.classes.get(MASK, ())}
         structures = {names.get(value, str(value)): value for value in voxels if value}
         counts = {} if structures else counts
@@ -99,7 +102,8 @@ class Synthesis(Representation):
             known = str(case.references.get(CLASS, ""))
             number = self.classes.index(known) if known in self.classes else len(self.classes)
             return Target(Vector(len(self.classes) + 1), np.asarray(number, dtype=np.int64))
-        image, mask = properties.first_image(case), case.references.get(MASK)
+        image = properties.first_image(case)
+        mask = case.references.get(MASK)
         numbers = np.zeros(image.geometry.shape, dtype=np.uint8)
         if mask is not None:
             reference_labels.refuse_other_image_grid(MASK, mask, image, case.id)

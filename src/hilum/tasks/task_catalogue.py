@@ -19,8 +19,10 @@ from hilum.tasks.task import Task
 from hilum.values import Dataset, Label, StatedSettings
 
 # A name with the sign joins several kinds; `ALL` stands for every kind that the references fit.
-JOINED, MULTITASK = "hilum.tasks.multitask:Joined", "hilum.tasks.multitask:Multitask"
-SIGN, ALL = "+", "multitask"
+JOINED = "hilum.tasks.multitask:Joined"
+MULTITASK = "hilum.tasks.multitask:Multitask"
+SIGN = "+"
+ALL = "multitask"
 # Kinds that models of other programs have, and that nothing is trained as.
 IMPORTED = {
     "imported_prompted": "hilum.tasks.segmentation.imported:ImportedPrompted",
@@ -121,9 +123,11 @@ def takes_numbered_objects(name: str | None) -> bool:
 
 def build_task(settings: StatedSettings) -> Task:
     """The task of a plan's section "task", or of a model's record."""
-    name, settings_of_task = str(settings["name"]), {key: value for key, value in settings.items() if key != "name"}
+    name = str(settings["name"])
+    settings_of_task = {key: value for key, value in settings.items() if key != "name"}
     if SIGN in name:
-        kind, parts = plugins.load_target(MULTITASK), _join_kinds(name).kinds
+        kind = plugins.load_target(MULTITASK)
+        parts = _join_kinds(name).kinds
         return task_settings.task_from_settings(kind, settings_of_task, parts)
     return task_settings.task_from_settings(task_class(name), settings_of_task)
 
@@ -136,7 +140,8 @@ def untuned_task(task: Task, by_hand: Collection[str] = ()) -> Task:
 
 def without_voxel_calibration(task: Task) -> Task:
     """The task whose probabilities of voxels stay as the network states them; other results keep theirs themselves."""
-    nothing, parts = Calibrator().settings, properties.leaf_tasks(task)
+    nothing = Calibrator().settings
+    parts = properties.leaf_tasks(task)
     of_voxels = [
         name for name, part in parts.items() if any(properties.states_voxels(head) for head in part.heads.values())
     ]
@@ -158,5 +163,6 @@ def channel_labels(task: Task) -> dict[str, tuple[Label, ...]]:
 
 def voxel_bytes(task: Task) -> int:
     """Bytes of a voxel of the image that are held while a dense result is decoded: its label, unless the task says."""
-    bytes_of_task, most = task.bytes_per_voxel, max((label.value for label in task.labels), default=0)
+    bytes_of_task = task.bytes_per_voxel
+    most = max((label.value for label in task.labels), default=0)
     return np.min_scalar_type(most).itemsize if bytes_of_task is None else bytes_of_task

@@ -155,7 +155,8 @@ def _part_from(kind: type[Task], settings: StatedSettings) -> Task:
 
 def _split_by_part(values: Mapping[str, T], parts: Sequence[str]) -> tuple[dict[str, T], dict[str, dict[str, T]]]:
     """Part values: those of the whole, and {part: its own} under the names that the part has for them."""
-    of_whole, of_parts = dict[str, T](), {part: dict[str, T]() for part in parts}
+    of_whole = dict[str, T]()
+    of_parts = {part: dict[str, T]() for part in parts}
     for name, value in values.items():
         part, _, inner = name.partition(DOT)
         if inner and part in of_parts:

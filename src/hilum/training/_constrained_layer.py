@@ -29,14 +29,18 @@ if TYPE_CHECKING:
 
 
 # Weighted fits, and steps of each; how far groups may stay apart, and how fast prices rise, as in fairlearn.
-ROUNDS, STEPS, SLACK, PACE = 50, 20, 0.01, 2.0
+ROUNDS = 50
+STEPS = 20
+SLACK = 0.01
+PACE = 2.0
 
 
 def constrain_last_layer(session: TrainingSession) -> None:
     """Fit the last layer of the weights that a training leaves, where the plan says so; each once."""
     if session.settings.training.fairness != CONSTRAINT:
         return
-    best, module = checkpoint_files.best_checkpoint(session.out), copy.deepcopy(session.averaged).eval()
+    best = checkpoint_files.best_checkpoint(session.out)
+    module = copy.deepcopy(session.averaged).eval()
     if not best.is_dir():
         _refit(session, session.averaged.eval())
     elif not checkpoint_files.is_refitted(best):
@@ -46,10 +50,12 @@ def constrain_last_layer(session: TrainingSession) -> None:
 
 
 def _refit(session: TrainingSession, module: Module) -> None:
-    task, cases = session.settings.task, session.train_cases
+    task = session.settings.task
+    cases = session.train_cases
     [head] = task.heads
     layer: Any = network_parts.last_layers(module, factory.family_of(session.settings.network.name).features)[head]
-    inputs, classes = _inputs(session, module, head), task.uncertainty == "classes"
+    inputs = _inputs(session, module, head)
+    classes = task.uncertainty == "classes"
     truth = np.stack([np.atleast_1d(np.asarray(case.target, dtype=np.float64)) for case in cases])
     protected = ProtectedGroups.for_cases(CONSTRAINT, cases)
     assert protected is not None  # noqa: S101 - the method has groups
@@ -111,7 +117,8 @@ class KnownAnswers:
     def apart(self, logits: Tensor) -> Floats:
         """(cells,) how much more often calls are right in a group than among all with the same truth."""
         called = logits.argmax(dim=1)[self.cases] if self.classes else logits[self.cases, self.questions] > 0
-        right, strata = called.numpy() == self.truth, self.strata[self.cells]
+        right = called.numpy() == self.truth
+        strata = self.strata[self.cells]
         shares = [np.bincount(one, right) / np.bincount(one) for one in (self.cells, strata)]
         return shares[0] - shares[1][self.strata]
 
@@ -129,8 +136,10 @@ def constrained_weights(inputs: Tensor, weights: Tensor, answered: KnownAnswers,
     shift:   (outputs,) what is added to logits before anything is called
     """
     columns = torch.cat([inputs, torch.ones_like(inputs[:, :1])], dim=1).double()
-    most, price = 1 / SLACK, np.zeros((2, len(answered.strata)))
-    mean, now = torch.zeros_like(weights, dtype=torch.double), weights.double()
+    most = 1 / SLACK
+    price = np.zeros((2, len(answered.strata)))
+    mean = torch.zeros_like(weights, dtype=torch.double)
+    now = weights.double()
     for _ in range(ROUNDS):
         rising = np.exp(price - price.max())
         of_each = most * rising / (np.exp(-price.max()) + rising.sum())

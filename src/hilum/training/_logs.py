@@ -23,7 +23,8 @@ TENSORBOARD = "tensorboard"
 MLFLOW_STEPS = 10
 # MLflow's own name for the setting that says where its server is.
 MLFLOW_ADDRESS = "MLFLOW_TRACKING_URI"
-EXPERIMENT, MLFLOW_RUN = "hilum", "mlflow.txt"
+EXPERIMENT = "hilum"
+MLFLOW_RUN = "mlflow.txt"
 RANK = "rank"
 
 
@@ -67,7 +68,8 @@ class CsvLog:
     """`log.csv`, a row a step, on disk as soon as it is written."""
 
     def __init__(self, out: Path, first: int, further: Sequence[str] = ()) -> None:
-        path, self.columns = out / "log.csv", (*COLUMNS, *further)
+        path = out / "log.csv"
+        self.columns = (*COLUMNS, *further)
         earlier_rows = _rows_up_to(path, first)
         # A kill, or a full disk, in between leaves the log of the earlier sessions as it was.
         with (
@@ -118,7 +120,9 @@ class MlflowLog:
 
         self.failures = (mlflow.exceptions.MlflowException, OSError, ValueError)
         self.client: Any = None
-        self.first, self.is_broken, self.run = first, False, ""
+        self.first = first
+        self.is_broken = False
+        self.run = ""
         self._try(lambda: self._connect(mlflow.MlflowClient(), out))  # the client refuses some addresses at once
 
     def add(self, moment: Moment) -> None:

@@ -33,7 +33,8 @@ def set_prototypes(session: TrainingSession) -> None:
     is_asked = session.settings.transfer.mode == PROTOTYPES
     if not is_asked and not session.criterion.needs.prototypes:
         return
-    [head], at = session.settings.task.heads, factory.family_of(session.settings.network.name).features
+    [head] = session.settings.task.heads
+    at = factory.family_of(session.settings.network.name).features
     # What learns from other weights than its own keeps its own last layer.
     is_own = not is_asked and session.criterion.needs.adapted
     modules = [session.averaged] if is_own else [session.module, session.averaged]
@@ -47,7 +48,9 @@ def set_prototypes(session: TrainingSession) -> None:
 
 def _class_means(session: TrainingSession, head: str, classes: int) -> Floats:
     """(classes, entries) of the training cases; PlanError for a class that none shows, and for other targets."""
-    sums, counts, outside = np.zeros((classes, 1)), np.zeros(classes), session.settings.task.outside
+    sums = np.zeros((classes, 1))
+    counts = np.zeros(classes)
+    outside = session.settings.task.outside
     for case in (one.in_memory for one in session.train_cases):
         for region, inputs in last_inputs(session, session.averaged, head, case):
             target = np.asarray(case.kind.cut_region(case.target, region)).reshape(-1)
@@ -56,7 +59,8 @@ def _class_means(session: TrainingSession, head: str, classes: int) -> Floats:
                 raise PlanError(problem, case.id, "Give another transfer.mode, such as linear_probe")
             columns = inputs.reshape(len(inputs), -1)
             is_of_class = target == np.arange(classes)[:, None]
-            sums, counts = sums + is_of_class @ columns.T.astype(np.float64), counts + is_of_class.sum(axis=1)
+            sums = sums + is_of_class @ columns.T.astype(np.float64)
+            counts = counts + is_of_class.sum(axis=1)
     if not counts.all():
         problem = f"no training case shows class {int(np.argmin(counts))} of {classes}"
         raise PlanError(problem, "transfer.mode", "Give a case of each class, or --all, so that all cases train")
@@ -67,8 +71,10 @@ def last_inputs(
     session: TrainingSession, module: Module, head: str, case: PreparedCase
 ) -> Iterator[tuple[Region, Floats]]:
     """(region, (entries, *region)) the last layer's inputs of a case; of a whole image once, the mean over windows."""
-    device, at = session.fabric.device, factory.family_of(session.settings.network.name).features
-    inference, task = session.settings.inference, session.settings.task
+    device = session.fabric.device
+    at = factory.family_of(session.settings.network.name).features
+    inference = session.settings.inference
+    task = session.settings.task
 
     def run(*images: np.ndarray) -> dict[str, np.ndarray]:
         """The inputs of windows in place of the outputs."""
@@ -78,7 +84,8 @@ def last_inputs(
         return {head: features.inputs[head].float().cpu().numpy()}
 
     image = case.network_input(tuple(slice(0, size) for size in case.shape))
-    with_numbers, overlap = covariate_encoding.bind_context(run, case.context), inference.overlap
+    with_numbers = covariate_encoding.bind_context(run, case.context)
+    overlap = inference.overlap
     for region, arrays in slide.slide_windows(
         with_numbers, image, inference.patch, overlap=overlap, batch=4, merge=task.merge
     ):

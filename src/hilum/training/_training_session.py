@@ -169,7 +169,8 @@ class TrainingSession:
     @property
     def further_columns(self) -> Sequence[str]:
         """Columns of the log: losses of single objectives where there are several, and the rank without labels."""
-        names, labels = tuple(self.criterion.objectives), self.criterion.needs.labels
+        names = tuple(self.criterion.objectives)
+        labels = self.criterion.needs.labels
         return (*(map(_logs.loss_column, names) if len(names) > 1 else ()), *(() if labels else (RANK,)))
 
     @property
@@ -242,10 +243,12 @@ class TrainingSession:
         """
         if not self.criterion.needs.labels:
             return self._costs_of(cases, compute)
-        averaged, device = self.averaged, self.fabric.device
+        averaged = self.averaged
+        device = self.fabric.device
         averaged.eval()
         collected: list[Mapping[str, Tensor]] = []
-        inference, task = self.settings.inference, self.settings.task
+        inference = self.settings.inference
+        task = self.settings.task
 
         def run(images: np.ndarray, *context: np.ndarray) -> Mapping[str, np.ndarray]:
             covariates = [torch.from_numpy(one).to(device) for one in context]
@@ -283,7 +286,8 @@ class TrainingSession:
 
     def looked_part(self, case: PreparedCase, windows: int | None) -> Region:
         """The part of a case that a look sees: all of it, or about a voxel of a structure so many windows at most."""
-        shape, inference = case.shape, self.settings.inference
+        shape = case.shape
+        inference = self.settings.inference
         part = shape if windows is None else slide.part_of_windows(shape, inference.patch, inference.overlap, windows)
         marked = next((one for one in case.positions if len(one)), None)
         middle = np.array(shape) // 2 if marked is None or part == shape else np.asarray(marked[len(marked) // 2])
@@ -295,14 +299,17 @@ class TrainingSession:
 
         Of few cases several patches each, whose mean counts, so that features can be compared.
         """
-        criterion, averaged, chosen = self.criterion, self.averaged, self.settings.training
+        criterion = self.criterion
+        averaged = self.averaged
+        chosen = self.settings.training
         patients = batch_loss.numbers_of_patients([*self.train_cases, *cases])[len(self.train_cases) :]
         criterion = replace(criterion, ranks=SINGLE_PROCESS, patients=patients)
         batch = max(chosen.batch, criterion.fewest)
         settings = replace(self.settings, training=replace(chosen, batch=batch))
         loader = make_loader(settings, cases, SINGLE_PROCESS)
         averaged.eval()
-        device, cases_seen = torch.device(self.fabric.device), list[int]()
+        device = torch.device(self.fabric.device)
+        cases_seen = list[int]()
         measured: list[dict[str, Tensor]] = []
         with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
             torch.manual_seed(chosen.seed)
@@ -421,7 +428,8 @@ def make_loader(
 def make_fabric(chosen: TrainingSettings, ranks: Ranks) -> Any:
     """Devices through Lightning Fabric, whose own remarks the plan has already made."""
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    here, (kind, _, number) = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), chosen.device.partition(":")
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    kind, _, number = chosen.device.partition(":")
     if ranks != SINGLE_PROCESS and kind == "cuda" and here > (devices := torch.cuda.device_count()):
         problem = f"{here} processes on a machine with {errors.count_phrase(devices, 'GPU')}, of which each needs one"
         raise ResourceError(problem, "torchrun", f"Give --nproc_per_node {devices}, or train with --device cpu")

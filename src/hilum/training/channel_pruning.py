@@ -27,7 +27,8 @@ def prune_channels(module: Module, narrower: Module, inputs: Sequence[Tensor], r
     """
     import torch_pruning  # an extra
 
-    pruned, wanted = copy.deepcopy(module).eval(), narrower.state_dict()
+    pruned = copy.deepcopy(module).eval()
+    wanted = narrower.state_dict()
     for part in pruned.modules():
         if hasattr(part, "inplace"):  # what is changed in place hides the layer before it from the graph
             vars(part)["inplace"] = False

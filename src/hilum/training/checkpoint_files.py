@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 STATE_SCHEMA = "hilum.state"
 # The weights of the last step, what the optimiser keeps of each, and the numbers of the training.
-MODULE, OPTIMISER, STATE = "module.safetensors", "optimiser.safetensors", "state.json"
+MODULE = "module.safetensors"
+OPTIMISER = "optimiser.safetensors"
+STATE = "state.json"
 # What objectives learn and keep: parts, queues, the weights that training began from.
 OBJECTIVES = "objectives.safetensors"
 # What the metric of a validation was made of, by case.
@@ -93,7 +95,8 @@ def read_checkpoint(
 ) -> tuple[dict[str, Any], Criterion]:
     """Bring module, averages and optimiser to the state in the folder; returns the rest of it, and the criterion."""
     record_files.verify_seal(folder)
-    state, folder_of_objectives = record_files.read_json(folder / STATE, STATE_SCHEMA), folder / OBJECTIVES
+    state = record_files.read_json(folder / STATE, STATE_SCHEMA)
+    folder_of_objectives = folder / OBJECTIVES
     try:
         module.load_state_dict(record_files.read_tensors(folder / MODULE))
         averaged.load_state_dict(record_files.read_tensors(folder / "weights.safetensors"))
@@ -216,7 +219,8 @@ def _unflatten(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> None:
 
 # In so many of the draws a single one must be better than another: one-sided, 95 %.
 SURE = 0.95
-DRAWS, MOST_DRAWS = 200, 10_000
+DRAWS = 200
+MOST_DRAWS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,8 +268,10 @@ def share_better(
     people, owner = np.unique(np.asarray(patients), return_inverse=True)
     if counts != {len(owner)} or len(people) < fewest_cases(tried):
         return 0.0
-    rng, cases_of = np.random.default_rng(seed), [np.flatnonzero(owner == person) for person in range(len(people))]
-    better, draws = 0, bootstrap_draws(tried)
+    rng = np.random.default_rng(seed)
+    cases_of = [np.flatnonzero(owner == person) for person in range(len(people))]
+    better = 0
+    draws = bootstrap_draws(tried)
     for _ in range(draws):
         persons = rng.integers(len(people), size=len(people))
         draws_of_cases = torch.from_numpy(np.concatenate([cases_of[person] for person in persons]))
@@ -295,8 +301,11 @@ def bootstrap_draws(tried: int) -> int:
 
 def judge_validation(state: State, validation: Validation, settings: PlanSettings, out: Path) -> State:
     """The state after a validation: the best score, whether the last weights are preferred, whether to stop early."""
-    state, score = replace(state, preferred=_why_last_preferred(state, validation, settings, out)), validation.score
-    chosen, better = settings.training, score > state.best  # never of what is no number
+    state = replace(state, preferred=_why_last_preferred(state, validation, settings, out))
+    score = validation.score
+    # never of what is no number
+    chosen = settings.training
+    better = score > state.best
     # A figure of nothing, as where neither reference nor prediction has a structure, is no step backwards either.
     best, without = (score, 0) if better else (state.best, state.without + (not math.isnan(score)))
     stopped = state.stopped
@@ -323,7 +332,8 @@ def end_training(out: Path) -> None:
 
 def _why_last_preferred(state: State, validation: Validation, settings: PlanSettings, out: Path) -> str:
     """Why the last weights are taken where earlier ones had a higher metric; nothing where they are not."""
-    last, score = state.step >= state.pace.steps, validation.score
+    last = state.step >= state.pace.steps
+    score = validation.score
     if not last or score >= state.best or not (earlier := read_validation(best_checkpoint(out))):
         return ""
     metric = _selecting(settings, score)
@@ -331,8 +341,11 @@ def _why_last_preferred(state: State, validation: Validation, settings: PlanSett
         return (
             f"the last ones, whose {metric} of the validation cases is not a number: earlier ones had {state.best:.4f}"
         )
-    numbers, patients, tried = validation.numbers, validation.patients, state.validations - 1
-    seed, needed = settings.training.seed, required_share(tried)
+    numbers = validation.numbers
+    patients = validation.patients
+    tried = state.validations - 1
+    seed = settings.training.seed
+    needed = required_share(tried)
     share = share_better(settings.task, earlier, numbers, patients, seed=seed, tried=tried)
     if share >= needed:
         return ""
@@ -361,10 +374,12 @@ def finished_outcome(out: Path, settings: PlanSettings) -> TrainingOutcome | Non
 
 def training_outcome(out: Path, settings: PlanSettings, state: State) -> TrainingOutcome:
     """The checkpoint that was chosen, or where nothing was the last."""
-    checkpoint, because = last_checkpoint(out), "the last averaged weights, because nothing was selected"
+    checkpoint = last_checkpoint(out)
+    because = "the last averaged weights, because nothing was selected"
     if best_checkpoint(out).is_dir():
         metric = _selecting(settings, state.best)
         best = f"those with the best {metric} of the validation cases, {state.best:.4f}"
-        checkpoint, because = best_checkpoint(out), state.preferred or best
+        checkpoint = best_checkpoint(out)
+        because = state.preferred or best
     steps = (state.step, state.stopped, state.waiting, state.work, state.compute, state.batch, state.windows)
     return TrainingOutcome(checkpoint, because, *steps)

@@ -35,10 +35,12 @@ Cost = Callable[["Tensor", Sequence[int]], "Tensor"]
 # Of the penalty the share of the sum of the weights; the rest is half their squares.
 ABSOLUTE_SHARE = 0.5
 # Strengths that are tried, from where no column has a weight down to this share of it.
-STRENGTHS, WEAKEST = 8, 0.03
+STRENGTHS = 8
+WEAKEST = 0.03
 INNER_FOLDS = 5
 # Of each fit, at most; it ends where a step moves the weights by less than this share of their length.
-ITERATIONS, STANDING_STILL = 300, 1e-4
+ITERATIONS = 300
+STANDING_STILL = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +168,8 @@ def fit_sparse(columns: Tensor, outputs: int, cost: Cost, patients: Sequence[str
             weights = sparse_weights(columns, outputs, cost, others, float(strength), weights)
             costs[index] += float(cost(_answers(columns[list(held_out)], weights), list(held_out))) * len(held_out)
     costs[~np.isfinite(costs)] = np.inf  # a fold without any event, say
-    best, weights = int(np.argmin(costs)), start
+    best = int(np.argmin(costs))
+    weights = start
     for strength in strengths[: best + 1]:
         weights = sparse_weights(columns, outputs, cost, every, float(strength), weights)
     used = int((weights[1:] != 0).any(dim=1).sum())
@@ -198,7 +201,9 @@ def sparse_weights(
     """
     chosen = columns[list(rows)]
     now = torch.zeros(1 + columns.shape[1], outputs, dtype=columns.dtype) if start is None else start
-    ahead, momentum, step = now, 1.0, 1.0
+    ahead = now
+    momentum = 1.0
+    step = 1.0
     for _ in range(ITERATIONS):
         value, slope = _slope(chosen, cost, rows, ahead)
         while True:
@@ -213,7 +218,8 @@ def sparse_weights(
         later = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         ahead = after + (momentum - 1) / later * (after - now)
         still = float((after - now).norm()) <= STANDING_STILL * max(float(after.norm()), 1e-3)
-        now, momentum = after, later
+        now = after
+        momentum = later
         if still:
             break
     return now
@@ -223,7 +229,8 @@ def _shrunk(weights: Tensor, step: float, strength: float) -> Tensor:
     """The coefficients that the penalty leaves; intercepts are free."""
     if not np.isfinite(strength):
         return torch.cat([weights[:1], torch.zeros_like(weights[1:])])
-    lasso, ridge = step * strength * ABSOLUTE_SHARE, step * strength * (1 - ABSOLUTE_SHARE)
+    lasso = step * strength * ABSOLUTE_SHARE
+    ridge = step * strength * (1 - ABSOLUTE_SHARE)
     rest = weights[1:]
     return torch.cat([weights[:1], rest.sign() * (rest.abs() - lasso).clamp_min(0) / (1 + ridge)])
 

@@ -116,7 +116,8 @@ def equal_weights(members: int, because: str, gain: Estimate | None = None) -> M
 
 def lowest_loss_weights(outputs: MemberOutputs, *, seed: int) -> MemberWeights:
     """The shares by which the task's loss of these cases is lowest, if that is surely lower than by equal ones."""
-    members, people = len(outputs.of_members), len(set(outputs.patients))
+    members = len(outputs.of_members)
+    people = len(set(outputs.patients))
     cases = errors.cases_of_patients(len(outputs.patients), people, "validation case")
     if people < FEWEST_PATIENTS:
         return equal_weights(
@@ -225,8 +226,10 @@ def outputs_on_image_grid(members: Sequence[Model], task: Task, cases: Sequence[
 
 def _on_own_grid(task: Task, case: Case) -> PreparedCase:
     """A case on its own grid, without intensities."""
-    image, target = next(iter(case.images.values())), task.target(case)
-    steps, data = image.geometry.steps, np.asarray(target.data)
+    image = next(iter(case.images.values()))
+    target = task.target(case)
+    steps = image.geometry.steps
+    data = np.asarray(target.data)
     positions = (np.argwhere(data > 0),) if target.head.is_dense else ()
     return PreparedCase(case.id, np.zeros((1, *image.geometry.shape), np.float32), data, positions, steps)
 
@@ -306,7 +309,8 @@ def window_of_case(case: PreparedCase, size: Sequence[int] | None) -> Region:
 def network_outputs(network: Network, image: Array, task: Task, inference: Inference) -> dict[str, Array]:
     """{head: (channels, *spatial) or (channels,)} of (channels, *spatial), its windows joined."""
     outputs: dict[str, Array] = {}
-    overlap, batch = inference.overlap, inference.batch
+    overlap = inference.overlap
+    batch = inference.batch
     for region, arrays in slide.slide_windows(
         network, image, inference.patch, overlap=overlap, batch=batch, merge=task.merge
     ):

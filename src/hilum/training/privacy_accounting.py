@@ -30,7 +30,9 @@ from hilum.values import grouping
 ORDERS = (*(1 + n / 5 for n in range(1, 20)), *range(5, 32), *range(32, 64, 4), 64, 80, 128, 256, 512, 1024)
 OPTIONS: Mapping[str, Mapping[str, Sequence[float]]] = {"rdp": {"alphas": ORDERS}, "prv": {}}
 # Noise is solved for to this share of itself, upwards; beyond these limits there is none to be found.
-TOLERANCE, LEAST_NOISE, MOST_NOISE = 1e-3, 0.05, 1e4
+TOLERANCE = 1e-3
+LEAST_NOISE = 0.05
+MOST_NOISE = 1e4
 
 
 class BudgetRow(TypedDict):
@@ -158,7 +160,8 @@ class PrivacyBudget:
         """The unspent budget of a training, None where nobody asked for one; patients: of each of its cases."""
         if settings.privacy.epsilon is None:
             return None
-        units, chosen = units_of_cases(patients, settings.privacy.unit), settings.training
+        units = units_of_cases(patients, settings.privacy.unit)
+        chosen = settings.training
         chance = Chance(chosen.seed if chosen.deterministic else None)
         return cls.for_units(settings.privacy, len(units), chosen.batch, chance)
 

@@ -68,7 +68,8 @@ def train_network(
 
     out.mkdir(parents=True, exist_ok=True)
     collapse = Collapse(out)
-    spans, saved = Spans(length.clock.now, since=length.clock.now()), length.clock.seconds
+    spans = Spans(length.clock.now, since=length.clock.now())
+    saved = length.clock.seconds
     with (
         _logs.open_logs(out, state.step, watch, session.further_columns, writes=session.ranks.leads) as report,
         work_state.defer_interrupt() as interrupted,  # it ends between two steps: a whole state is left on disk
@@ -79,7 +80,8 @@ def train_network(
                 batch = next(batches)
             with spans.working():
                 learnt = learner.learn(batch, state.step, state.pace)
-            state, scores = replace(state, step=state.step + 1), Scores()
+            state = replace(state, step=state.step + 1)
+            scores = Scores()
             learner.refuse_lost(state.step, str(out))
             if state.is_validated and session.ranks.leads:
                 state, scores = validate_off_clock(session, state, learner.compute, collapse, spans)
@@ -159,7 +161,8 @@ def validate_weights(
     Returns the state after it and the scores; without validation cases those of training cases, which choose no
     weights. HilumError after several looks at features that hardly differ.
     """
-    device, settings = session.fabric.device, session.settings
+    device = session.fabric.device
+    settings = session.settings
     optimisers.measure_batch_statistics(session.averaged, session.loader.of_step, settings, device, compute)
     _prototype_layer.set_prototypes(session)
     if not (looked_at := session.val_cases or session.shown_cases):
@@ -182,7 +185,8 @@ def validate_weights(
 
 # Below this share of the possible rank features are nearly the same for every image; after so many looks in a row it is
 # no accident.
-LEAST_SHARE, LOOKS = 0.05, 3
+LEAST_SHARE = 0.05
+LOOKS = 3
 
 
 @dataclass
@@ -200,7 +204,8 @@ class Collapse:
     def rank_of(self, features: Tensor, step: int) -> float:
         """The effective rank of the features of a look; HilumError after the last of several that are too low."""
         values = np.asarray(features, dtype=np.float64)
-        rank, most = feature_rank.effective_rank(values), feature_rank.possible_rank(values)
+        rank = feature_rank.effective_rank(values)
+        most = feature_rank.possible_rank(values)
         # Features without any number are all the same.
         self.low = self.low + 1 if not rank >= LEAST_SHARE * most else 0
         if self.low >= LOOKS:

@@ -21,11 +21,15 @@ from hilum.planning.search_domains import Between, Choices, Space
 
 NAME = "search"
 # So many trials are sampled at random before the others follow from them, and are done whole before any is given up.
-AT_RANDOM, WHOLE = 5, 3
+AT_RANDOM = 5
+WHOLE = 3
 # No trial is given up before this share of its training: early on much is luck. Trials are compared at places that lie
 # so many hundredths of it apart.
-NOT_BEFORE, GRAIN = 0.3, 5
-COMPLETE, PRUNED, IMPOSSIBLE = "complete", "pruned", "impossible"
+NOT_BEFORE = 0.3
+GRAIN = 5
+COMPLETE = "complete"
+PRUNED = "pruned"
+IMPOSSIBLE = "impossible"
 # Of fewer whole trials no importance is stated.
 FEWEST_TO_RANK = 10
 
@@ -63,7 +67,8 @@ class SearchStudy:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._optuna, self._seed = optuna, seed
+        self._optuna = optuna
+        self._seed = seed
         self._storage = optuna.storages.RDBStorage(URL.create("sqlite", database=str(path)).render_as_string())
         pruner = optuna.pruners.MedianPruner(n_startup_trials=WHOLE, n_warmup_steps=0)
         self._study = optuna.create_study(

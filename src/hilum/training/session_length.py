@@ -29,7 +29,9 @@ Recount = Callable[["Module"], float]
 RECOUNT_AT = 0.5
 # Where a validation case has more windows than these, a look is timed by a few of them; and where so many looks at all
 # windows of all cases do not fit into the time for validation, a look sees a part of each case.
-MANY_WINDOWS, PROBE_WINDOWS, WANTED_LOOKS = 50, 2, 4
+MANY_WINDOWS = 50
+PROBE_WINDOWS = 2
+WANTED_LOOKS = 4
 # A training by the clock looks at it at least so often, evenly over its progress.
 LOOKS_AT_THE_CLOCK = 10
 # Steps that each of several networks for every voxel has at least: of so many, the mean of two reached the Dice of one
@@ -84,7 +86,8 @@ class Length:
             self.decided({"training.compute": Decision(compute, because)})
             return State(0, TrainingPace(chosen.steps), chosen.validations, compute=compute)
         left = session.ranks.agree(self.clock.time_left)
-        probe, fewer = Probe(session.module, session.try_step, chosen, self.clock.now), None
+        probe = Probe(session.module, session.try_step, chosen, self.clock.now)
+        fewer = None
         if self.fewest is not None:
             fewer = session.ranks.agree(probe.fewer_samples(left, session.ranks.count, self.fewest))
         if fewer is not None:
@@ -123,7 +126,9 @@ class Length:
         """
         if state.speed is None or self.clock.deadline is None:
             return self, state
-        length, speed, deadline = self, state.speed.after(step=step), self.clock.deadline
+        length = self
+        speed = state.speed.after(step=step)
+        deadline = self.clock.deadline
         if self.recount is not None and state.pace.progress(state.step) >= RECOUNT_AT:
             session.averaged.eval()
             deadline = self.recount(session.averaged)
@@ -147,7 +152,8 @@ class Length:
         cases = (session.val_cases or session.shown_cases)[:PROBE_CASES] if session.ranks.leads else ()
         if not cases:
             return None, 0.0
-        inference, every = session.settings.inference, [*session.val_cases, *session.shown_cases]
+        inference = session.settings.inference
+        every = [*session.val_cases, *session.shown_cases]
         counts = [slide.window_count(case.shape, inference.patch, inference.overlap) for case in every]
         few = PROBE_WINDOWS if max(counts[: len(cases)]) > MANY_WINDOWS else None
         cases = cases if few is None else cases[:1]
@@ -173,7 +179,8 @@ def budget_in_shares(
 
     fitted: returns the steps that fit into so many s
     """
-    left, (most, extra) = clock.time_left, (several.most, several.extra) if several else (1, 0.0)
+    left = clock.time_left
+    most, extra = (several.most, several.extra) if several else (1, 0.0)
     for count in range(most, 1, -1):
         share = Share(count, clock.seconds, (count - 1) * extra)
         length = fitted(share.seconds_of(left))

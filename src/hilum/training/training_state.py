@@ -195,7 +195,8 @@ class Spans:
 
     def restart(self) -> None:
         """A new stretch of steps starts here."""
-        self.since, self.steps_before = self.now(), self.steps
+        self.since = self.now()
+        self.steps_before = self.steps
 
     @property
     def step(self) -> float:

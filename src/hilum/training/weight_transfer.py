@@ -24,8 +24,13 @@ from hilum.training.step.optimisers import AT_ONCE, WeightPace
 if TYPE_CHECKING:
     from torch.nn import Module
 
-TRANSFER, TRANSFER_SCHEMA = "transfer.json", "hilum.transfer"
-FULL, HEAD_FIRST, LINEAR_PROBE, LORA, PROTOTYPES = "full", "head_first", "linear_probe", "lora", "prototypes"
+TRANSFER = "transfer.json"
+TRANSFER_SCHEMA = "hilum.transfer"
+FULL = "full"
+HEAD_FIRST = "head_first"
+LINEAR_PROBE = "linear_probe"
+LORA = "lora"
+PROTOTYPES = "prototypes"
 # By it layers are known that go by statistics of many batches.
 STATISTIC = "running_mean"
 
@@ -61,7 +66,8 @@ def load_initial_weights(module: Module, settings: PlanSettings, start: Path | N
     start: a model's weights, which come after the plan's
     Raises PlanError where too little of them fits: the run would start from next to nothing and not say so.
     """
-    loaded, sources = LoadedWeights(""), weight_sources(settings, start)
+    loaded = LoadedWeights("")
+    sources = weight_sources(settings, start)
     groups = parts_of_network(settings).groups if sources else {}
     network = settings.network
     for source in sources:
@@ -94,7 +100,8 @@ class MovingWeights:
     ) -> MovingWeights:
         """Weights that move by the plan, for tensors of these origins: what the source lacks always moves."""
         body = [row.name for row in rows if row.how != FRESH and row.group != HEAD]
-        count, decay = groups.count, chosen.layer_decay
+        count = groups.count
+        decay = chosen.layer_decay
         late = chosen.head_share if chosen.mode == HEAD_FIRST else 0.0
         paces = {
             row.name: WeightPace(
@@ -181,7 +188,8 @@ def transfer_statement(out: Path) -> str:
     """Sentence for a report on what a training started from; empty where it started from nothing."""
     if not (out / TRANSFER).is_file():
         return ""
-    rows, mode = read_origins(out), record_files.read_json(out / TRANSFER, TRANSFER_SCHEMA)["mode"]
+    rows = read_origins(out)
+    mode = record_files.read_json(out / TRANSFER, TRANSFER_SCHEMA)["mode"]
     encoder = [row for row in rows if row.group == ENCODER and row.shape]
     hows = Counter(row.how for row in encoder if row.how != FRESH)
     counts = ", ".join(f"{count} {how}" for how, count in hows.most_common())

@@ -49,7 +49,8 @@ def metal(images: Tensor, strength: float, generators: Sequence[np.random.Genera
     space = _augment_intensity.spatial_axes(images)
     low, high = images.amin(dim=space, keepdim=True), images.amax(dim=space, keepdim=True)
     lines, balls = zip(*(_streaks(image, rng) for image, rng in zip(images, generators, strict=True)), strict=True)
-    streaks, inside = torch.stack(lines) * images.std(dim=space, keepdim=True), torch.stack(balls)
+    streaks = torch.stack(lines) * images.std(dim=space, keepdim=True)
+    inside = torch.stack(balls)
     dimmed = images + random_draws.uniform_per_sample(images, generators, least * strength, strength) * streaks
     # A window that ends where the image does cuts streaks off there too.
     return torch.where(inside, high, dimmed.clamp(low, high))
@@ -68,7 +69,8 @@ def _power(images: Tensor) -> Tensor:
 
 def _thickness(images: Tensor) -> Tensor:
     """(samples, channels, *spatial) smooth share of matter, of mean 1 over the image."""
-    space, spatial = _augment_intensity.spatial_axes(images), images.shape[2:]
+    space = _augment_intensity.spatial_axes(images)
+    spatial = images.shape[2:]
     flat = (images - images.amin(dim=space, keepdim=True)).reshape(-1, *spatial)
     small = resampling.resample(flat, [min(COARSE, size) for size in spatial])
     coarse = resampling.resample(small, spatial).reshape(images.shape)
@@ -188,9 +190,11 @@ def _move_during_scan(
     axis = int(rng.integers(ndim)) + 1
     changes = np.sort(rng.uniform(size=int(rng.integers(1, MOST_POSITIONS))))
     count = len(changes) + 1
-    angles, shifts = rng.uniform(-1, 1, (count, 3)) * strength, rng.uniform(-1, 1, (count, ndim)) * strength
+    angles = rng.uniform(-1, 1, (count, 3)) * strength
+    shifts = rng.uniform(-1, 1, (count, ndim)) * strength
     still = int(np.searchsorted(changes, 0.5))
-    angles[still], shifts[still] = 0, 0
+    angles[still] = 0
+    shifts[still] = 0
     maps = np.stack([augment_spatial.rotation_matrix(np.deg2rad(angle), ndim) for angle in angles])
     sizes = np.multiply(signal.shape[1:], 1.0 if steps is None else steps)
     positions = augment_spatial.sample_intensities(

@@ -24,7 +24,8 @@ REACH = 3.0
 # Standard deviation in voxels of the Gaussian whose difference from the image is added again to sharpen it.
 FINE = 1.0
 # Greys of an equalised image, and how many times their mean count the most frequent ones may count.
-GREYS, CLIP = 256, 3.0
+GREYS = 256
+CLIP = 3.0
 
 
 def spatial_axes(images: Tensor) -> tuple[int, ...]:
@@ -100,10 +101,12 @@ def low_resolution(
 
     Thick slices and small matrices; nnU-Net simulates them likewise, doi:10.1038/s41592-020-01008-z
     """
-    spatial, ndim = images.shape[2:], images.ndim - 2
+    spatial = images.shape[2:]
+    ndim = images.ndim - 2
     changed = []
     for image, rng in zip(images, generators, strict=True):
-        factor, coarse = 1 + rng.uniform(least * strength, strength), rng.random(ndim) < 0.5
+        factor = 1 + rng.uniform(least * strength, strength)
+        coarse = rng.random(ndim) < 0.5
         factors = np.where(coarse | ~coarse.any(), factor, 1.0)
         small = [max(1, round(size / by)) for size, by in zip(spatial, factors, strict=True)]
         changed.append(resampling.resample(resampling.resample(image, small), spatial, "cubic"))
@@ -143,7 +146,8 @@ def cutout(images: Tensor, strength: float, generators: Sequence[np.random.Gener
     DeVries and Taylor, arXiv:1708.04552
     """
     spatial = images.shape[2:]
-    changed, mean = images.clone(), images.mean(dim=spatial_axes(images))
+    changed = images.clone()
+    mean = images.mean(dim=spatial_axes(images))
     for n, rng in enumerate(generators):
         for _ in range(count):
             covered = changed[n][(slice(None), *_box(spatial, rng.uniform(0, strength), rng))]
@@ -183,6 +187,7 @@ def _box(spatial: Sequence[int], side: float, rng: np.random.Generator) -> tuple
     """A box with its centre anywhere in the image, cut off at its edge; `side` is a share of the image's."""
     box = []
     for size in spatial:
-        half, centre = side * size / 2, rng.uniform(0, size)
+        half = side * size / 2
+        centre = rng.uniform(0, size)
         box.append(slice(round(max(0.0, centre - half)), round(min(float(size), centre + half))))
     return tuple(box)

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 # Largest half side of the low frequencies that are exchanged, as a share of all: Yang and Soatto, arXiv:2004.05498.
 LOW = 0.09
 # Standard deviation of a grain of speckle, in voxels; largest turn of the hue.
-GRAIN, HUE = 0.7, math.pi / 3
+GRAIN = 0.7
+HUE = math.pi / 3
 # Optical densities of haematoxylin, eosin and DAB in red, green and blue: Ruifrok and Johnston, Anal Quant Cytol Histol
 # 2001. The most light of 8 bits.
-DYES, WHITE = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78)), 255.0
+DYES = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+WHITE = 255.0
 
 
 def style(

@@ -22,7 +22,8 @@ def apparent_diffusion(image: Image, where: str) -> Image:
     Raises GeometryError without frames at two known b-values (s/mm²) at least.
     """
     b = _b_values(image, where)
-    read, shape = image.reader(), image.geometry.shape
+    read = image.reader()
+    shape = image.geometry.shape
     coefficients = np.empty(shape, dtype=np.float32)
     for slice_number in range(shape[-1]):  # a slice at a time: all frames of a volume are large
         region = (*(slice(0, size) for size in shape[:-1]), slice(slice_number, slice_number + 1))
@@ -44,10 +45,12 @@ def _fit_decay(signal: Array, b: Floats) -> Floats:
     """(frames, ...) signals to (...) coefficients."""
     is_positive = np.all(signal > 0, axis=0)
     positive = np.where(is_positive, signal, 1.0)
-    weight, y = positive**2, np.log(positive)
+    weight = positive**2
+    y = np.log(positive)
     b = b.reshape(-1, *[1] * (signal.ndim - 1))
     total = weight.sum(axis=0)
-    middle, mean = (weight * b).sum(axis=0) / total, (weight * y).sum(axis=0) / total
+    middle = (weight * b).sum(axis=0) / total
+    mean = (weight * y).sum(axis=0) / total
     slope = (weight * (b - middle) * (y - mean)).sum(axis=0) / (weight * (b - middle) ** 2).sum(axis=0)
     return np.where(is_positive, -slope, np.nan)
 

@@ -82,7 +82,8 @@ ACCIDENTS = ("metal", "motion", "ghosting", "spikes")
 # Largest side of the box that is covered in a strong view: Sohn et al., arXiv:2001.07685, appendix B.
 COVERED = 0.5
 # Voxels by which a label grows or shrinks at the most, and how much rarer it is that it is forgotten as a whole.
-MOST_VOXELS, RARER = 3, 4
+MOST_VOXELS = 3
+RARER = 4
 
 
 @contextmanager
@@ -227,12 +228,14 @@ class Augmentation:
             images = self._paint(images, target, draws, painter)
             options: dict[str, dict[str, Any]]
             options = {"motion": {"steps": np.asarray(steps) / min(steps)}, "cutout": {"count": self.cutout_count}}
-            options["style"], options["stain"] = {"others": others}, {"scales": scales}
+            options["style"] = {"others": others}
+            options["stain"] = {"scales": scales}
             for name, change in INTENSITY.items():
                 befallen = list(self._befallen(name, draws))
                 if befallen:
                     chosen, generators_chosen = zip(*befallen, strict=True)
-                    some, strength = images[list(chosen)], getattr(self, name)
+                    some = images[list(chosen)]
+                    strength = getattr(self, name)
                     changed = change(some, strength, generators_chosen, **options.get(name, {}))
                     images = augment_following.replace_samples(images, chosen, changed)
         return images, target, crossed
@@ -300,14 +303,16 @@ class Augmentation:
         self, images: Tensor, target: F | None, draws: BatchDraws, sizes: Floats, mirrored: Sequence[int]
     ) -> tuple[Tensor, F | None, Tensor]:
         """Mirrored and turned by quarters: nothing is read in between."""
-        ndim, everyone = images.ndim - 2, range(len(images))
+        ndim = images.ndim - 2
+        everyone = range(len(images))
         sides = np.zeros((len(images), ndim), dtype=bool)
         if self.flips:
             sides |= np.stack([rng.random(ndim) < 0.5 for rng in draws.generators(KINDS.index("flips"), everyone)])
             sides &= np.isin(np.arange(ndim), self.flips)
         across = sides[:, self.left_right] if self.left_right is not None else np.zeros(len(images), dtype=bool)
         crossed = torch.as_tensor(across, device=images.device)
-        images, target = augment_spatial.flip_samples(images, sides), None if target is None else target.flip(sides)
+        images = augment_spatial.flip_samples(images, sides)
+        target = None if target is None else target.flip(sides)
         if target is not None and across.any() and mirrored:
             target = target.sides_changed(crossed, mirrored)
         if self.quarter_turns:
@@ -347,15 +352,18 @@ class Augmentation:
         if type(target) is not LabelMap:
             problem = "a structure is pasted with its mask, and this kind of problem has other references"
             raise PlanError(problem, "augmentation.paste", "Give 0")
-        kind, labels = KINDS.index("paste"), target.labels
+        kind = KINDS.index("paste")
+        labels = target.labels
         chosen = draws.chosen_samples(kind, self.paste)
-        regions, partner = torch.zeros_like(labels, dtype=torch.bool), list(range(len(images)))
+        regions = torch.zeros_like(labels, dtype=torch.bool)
+        partner = list(range(len(images)))
         for n, rng in zip(chosen.tolist(), draws.generators(kind, chosen), strict=True):
             partner[n] = int(rng.integers(1, len(images)) + n) % len(images)
             own = labels[partner[n]]
             values = torch.unique(own[own > 0]).tolist()
             if values:
-                value, size = values[int(rng.integers(len(values)))], int(rng.integers(MOST_VOXELS + 1))
+                value = values[int(rng.integers(len(values)))]
+                size = int(rng.integers(MOST_VOXELS + 1))
                 regions[n] = grow_mask(own == value, size) if size else own == value
         source = torch.as_tensor(partner, device=images.device)
         moved = pasting.paste_voxels(labels[:, None], labels[source][:, None], regions)[:, 0]
@@ -375,8 +383,10 @@ class Augmentation:
 
     def _sample_placement(self, draws: BatchDraws, steps: Floats) -> tuple[Floats, Floats, Floats]:
         """Linear map, shift and control points of each sample."""
-        count, ndim = len(draws.keys), len(steps)
-        maps, shifts = np.tile(np.eye(ndim), (count, 1, 1)), np.zeros((count, ndim))
+        count = len(draws.keys)
+        ndim = len(steps)
+        maps = np.tile(np.eye(ndim), (count, 1, 1))
+        shifts = np.zeros((count, ndim))
         points = np.zeros((count, ndim, *[POINTS] * ndim))
         still = augment_spatial.thick_axes(steps)
         for n, rng in self._befallen("rotation", draws):
@@ -404,7 +414,10 @@ def mismark_labels(numbers: Tensor, chance: float, rng: np.random.Generator) -> 
     """
     changed = numbers.clone()
     for number in torch.unique(numbers[numbers > 0]).tolist():
-        change, size, forgotten, grows = rng.random(), int(rng.integers(1, MOST_VOXELS + 1)), rng.random(), rng.random()
+        change = rng.random()
+        size = int(rng.integers(1, MOST_VOXELS + 1))
+        forgotten = rng.random()
+        grows = rng.random()
         if forgotten < chance / RARER:
             changed[numbers == number] = 0
         elif change < chance and grows < 0.5:

@@ -209,9 +209,11 @@ class Corners:
         leaves the image with its centre is no box any more. A region to be ignored is the box around the corners, as
         all of it is unknown.
         """
-        chosen, ndim = list(warp.chosen), len(self.spatial)
+        chosen = list(warp.chosen)
+        ndim = len(self.spatial)
         low, high = (edges[chosen] for edges in self._edges)
-        size, shape = low.new_tensor(warp.sizes), low.new_tensor(self.spatial)
+        size = low.new_tensor(warp.sizes)
+        shape = low.new_tensor(self.spatial)
         step = size / shape
         back = low.new_tensor(np.linalg.inv(warp.maps))
         targets = (low + high) / 2 * step - size / 2 - low.new_tensor(warp.shifts)[:, None] * size
@@ -221,10 +223,12 @@ class Corners:
             field = augment_spatial.bend_grid(zeros, warp.points).movedim(-1, 1)
             for _ in range(INVERSE_STEPS):
                 centre = torch.einsum("sij,snj->sni", back, targets - _displacement_at(field, centre, size))
-        half, region = (high - low) / 2 * step, self.boxes[chosen][..., :1] == -2
+        half = (high - low) / 2 * step
+        region = self.boxes[chosen][..., :1] == -2
         reach = torch.einsum("sij,snj->sni", back**2, half**2).sqrt()
         reach = torch.where(region, torch.einsum("sij,snj->sni", back.abs(), half), reach)
-        centre, reach = (centre + size / 2) / step, reach / step
+        centre = (centre + size / 2) / step
+        reach = reach / step
         inside = ((centre >= 0) & (centre < shape)).all(dim=-1)
         kind = torch.where(inside | region[..., 0], self.boxes[chosen][..., 0], -1.0)
         moved = torch.cat([kind[..., None], centre - reach, centre + reach], dim=-1)

@@ -151,7 +151,9 @@ def _largest_share(labels: Tensor, places: Tensor, samples: Tensor) -> Tensor:
     samples: (places,) in which of the label maps it lies
     All corners at once: a GPU waits for each operation that it is given, however small.
     """
-    index, weight, inside = samples, places.new_ones(len(places)), torch.ones_like(samples, dtype=torch.bool)
+    index = samples
+    weight = places.new_ones(len(places))
+    inside = torch.ones_like(samples, dtype=torch.bool)
     for axis, size in enumerate(labels.shape[1:]):
         centre = ((places[:, -1 - axis] + 1) * size - 1) / 2
         lower = centre.floor().long()
@@ -173,7 +175,8 @@ def rotation_matrix(angles: Floats, ndim: int) -> Floats:
         if max(first, second) < ndim:
             turn = np.eye(ndim)
             turn[first, first] = turn[second, second] = cosine
-            turn[first, second], turn[second, first] = -sine, sine
+            turn[first, second] = -sine
+            turn[second, first] = sine
             turns.insert(0, turn)
     return reduce(np.matmul, turns) if turns else np.eye(ndim)
 
@@ -184,7 +187,8 @@ def shear_matrix(strength: float, still: NDArray[np.bool_], rng: np.random.Gener
     still: (ndim,) the axes that take no part
     """
     ndim = len(still)
-    moved, amounts = int(rng.integers(ndim)), rng.uniform(-strength, strength, size=ndim)
+    moved = int(rng.integers(ndim))
+    amounts = rng.uniform(-strength, strength, size=ndim)
     turn = np.eye(ndim)
     turn[moved] += np.where(still | still[moved] | (np.arange(ndim) == moved), 0, amounts)
     return turn

@@ -22,7 +22,9 @@ LUMA = (0.299, 0.587, 0.114)
 # Of a channel's number, as the files of nnU-Net end in it.
 DIGITS = 4
 # As the readers of pictures name them.
-GREY, COLOUR, ALPHA = ("0",), ("R", "G", "B"), "A"
+GREY = ("0",)
+COLOUR = ("R", "G", "B")
+ALPHA = "A"
 
 
 def stack_images(images: Mapping[str, Image], where: str) -> Image:
@@ -90,7 +92,8 @@ def _are_alike(first: Any, other: Any) -> bool:
 
 def _join(images: Sequence[Image]) -> Array | Deferred:
     """The channels of all images in order; large ones are read part by part."""
-    channels, spatial = sum(image.shape[0] for image in images), images[0].shape[1:]
+    channels = sum(image.shape[0] for image in images)
+    spatial = images[0].shape[1:]
     kind = np.result_type(*(image.dtype for image in images))
     joined = _Joined(tuple(images))
     if channels * math.prod(spatial) * kind.itemsize <= JOINED_BYTES:

@@ -53,7 +53,9 @@ def frames_in_slots(image: Image, count: int, interval: float | None, unit: str 
     if times is None:
         problem = f"it does not state the times of its frames, and the model takes one every {interval:g} s"
         raise GeometryError(problem, where, "Give a clip with times, as DICOM and NIfTI (pixdim[4]) can state them")
-    slots, lasts, unit = frames_at_steps(times, interval, count), max(times) - min(times), unit or "s"
+    slots = frames_at_steps(times, interval, count)
+    lasts = max(times) - min(times)
+    unit = unit or "s"
     lasting = f"lasts {lasts:.3g} {unit}{'s' * (unit == FRAME)}, and the model takes a frame every {interval:g}"
     if lasts / interval + 0.5 >= count:
         remedy = "Give a part of it, or plan with more preprocessing.frames or a longer preprocessing.interval"

@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 # The fact of an image that was made of another one: the function from that, and from the same unchanged, to it.
 REMAKE = "remake"
 # The range of an image is that between these shares of its voxels: a few hot ones must not set the scale.
-RANGE, MOST_READ = (0.01, 0.99), 2**20
+RANGE = (0.01, 0.99)
+MOST_READ = 2**20
 # Without a size in mm, and below so many mm (microscopy), a length of 1 is one part of so many of the shorter side.
-SMALLEST, LENGTHS = 20.0, 256
+SMALLEST = 20.0
+LENGTHS = 256
 # Standard deviation in HU of a CT of full dose; Hounsfield units that a picture of 8 bits shows.
-FULL_DOSE, WINDOW = 12.0, 400.0
+FULL_DOSE = 12.0
+WINDOW = 400.0
 SEVERITIES = (1, 2, 3, 4, 5)
 
 
@@ -228,7 +231,8 @@ def damage_image(
     """
     kind = CORRUPTIONS[name]
     refuse_strength(name, strength, case)
-    data, measured = image.data, image.valid
+    data = image.data
+    measured = image.valid
     low, high = _range_of(data, measured) if scale_of is None else _range_of(scale_of.data, scale_of.valid)
     if kind.from_zero and low < 0:
         problem = f"intensities below zero cannot have {name} noise: it grows from no signal, which is 0"
@@ -285,7 +289,8 @@ def _range_of(data: Array, measured: Array) -> tuple[float, float]:
 
 
 def _scan_of(image: Image, low: float, high: float) -> ScanFacts:
-    grid, width = image.geometry, high - low or 1.0
+    grid = image.geometry
+    width = high - low or 1.0
     extents = np.multiply(grid.shape, grid.steps)
     in_mm = grid.spacing is not None and grid.unit == MM and max(extents) >= SMALLEST
     length = 1.0 if in_mm else max(min(extents) / LENGTHS, min(grid.steps))

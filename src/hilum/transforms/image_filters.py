@@ -20,15 +20,22 @@ GAIN = 6**0.5
 # The median of the absolute values of a normal distribution, in its deviations.
 MEDIAN_DEVIATION = 0.6745
 # Fewer voxels show no noise, nor do axes of so few.
-FEWEST, SHORT = 100, 3
+FEWEST = 100
+SHORT = 3
 # Settings of Buades et al. in scikit-image's fast mode: h in deviations of the noise, and sides of patches and search.
-NLM_STRENGTH, PATCH, REACH_OF_PICTURES, REACH_OF_VOLUMES = 0.8, 5, 7, 3
+NLM_STRENGTH = 0.8
+PATCH = 5
+REACH_OF_PICTURES = 7
+REACH_OF_VOLUMES = 3
 # Chambolle's weight is found on the middle of an image, in at most so many tries.
-MIDDLE, TRIES, CLOSE = 96, 12, 0.02
+MIDDLE = 96
+TRIES = 12
+CLOSE = 0.02
 # Of CLAHE: the share of the pixels at which a bin of a histogram is cut.
 CLIP = 0.01
 # N4 looks at every n-th voxel along axes that are longer than so many times that.
-SHRINK, ENOUGH = 4, 16
+SHRINK = 4
+ENOUGH = 16
 
 EMPTY_REMEDY = "Look whether its reconstruction or export failed, and make it anew or leave it out"
 
@@ -59,7 +66,8 @@ def noise_deviation(values: Floats, inside: NDArray[np.bool_]) -> float:
     The median of second differences along all axes of four voxels and more, Immerkaer's operator in two of them.
     Comput Vis Image Underst 1996, doi:10.1006/cviu.1996.0060
     """
-    response, core = values, inside
+    response = values
+    core = inside
     long = [axis for axis, size in enumerate(values.shape) if size > SHORT]
     for axis in long:
         response = np.diff(response, n=2, axis=axis)
@@ -163,7 +171,8 @@ def filter_image(image: Image, name: str, where: str) -> tuple[Image, list[Setti
     if grid.is_series or sorted(grid.shape)[-2] <= SHORT:
         problem = f"an image of {' x '.join(map(str, grid.shape))} has no plane to filter"
         raise DatasetError(problem, where, "Give images of two or three axes")
-    data, measured = image.data, image.valid
+    data = image.data
+    measured = image.valid
     planes, masks = (one.reshape(-1, *grid.shape) for one in (data, np.broadcast_to(measured, data.shape)))
     results = list[tuple[Floats, Settings]]()
     for number, (plane, inside) in enumerate(zip(planes, masks, strict=True)):

@@ -19,7 +19,8 @@ from hilum.values import Array, BoundingBoxes, Floats, Geometry, Image, Region, 
 from hilum.values.slabs import Extent
 
 # A piece of less than a hundredth of the largest, and of fewer voxels than a cube of 3, is rather a slip of the pen.
-SPECK_SHARE, SPECK_VOXELS = 0.01, 27
+SPECK_SHARE = 0.01
+SPECK_VOXELS = 27
 PIECES = (
     "one around each piece of a structure in the masks, voxels touching at corners too; a piece of fewer than "
     f"{SPECK_VOXELS} voxels and less than {SPECK_SHARE:.0%} of the largest of its structure has none"
@@ -44,7 +45,8 @@ def boxes_of_pieces(mask: Image, structures: Mapping[str, Sequence[int]], where:
     """
     numbers = _one_map(mask, where)
     corners: list[Floats] = [np.zeros((0, 2 * numbers.ndim))]
-    names, left = list[str](), False
+    names = list[str]()
+    left = False
     for name, values in structures.items():
         boxes, specks = _pieces(np.isin(numbers, list(values)))
         corners.append(boxes)
@@ -134,7 +136,8 @@ def majority_vote(maps: Sequence[Array], labels: int) -> Array:
     most = np.ones(maps[0].shape, dtype=np.uint8)
     for label, count in enumerate(count_votes(maps, labels)):
         wins = count >= most
-        chosen[wins], most[wins] = label, count[wins]
+        chosen[wins] = label
+        most[wins] = count[wins]
     return chosen
 
 

@@ -40,7 +40,8 @@ def find_corners(strips: Iterable[Array], width: int, labels: Sequence[int]) -> 
     strips: (rows, width) values, one below the other, of which one is held at a time
     """
     found: dict[int, list[NDArray[np.int64]]] = {label: [] for label in labels}
-    above, row = np.zeros((1, width), np.uint8), 0
+    above = np.zeros((1, width), np.uint8)
+    row = 0
     for values in chain(strips, [above]):
         both = np.concatenate([above, values])
         used = np.flatnonzero(both.any(axis=0))
@@ -48,7 +49,8 @@ def find_corners(strips: Iterable[Array], width: int, labels: Sequence[int]) -> 
             if sum(part.shape[1] for part in found[label]) <= MOST_CORNERS:
                 left, right = int(used[0]), int(used[-1]) + 1
                 found[label].append(_corners_of(both[:, left:right] == label, row, left))
-        above, row = values[-1:], row + len(values)
+        above = values[-1:]
+        row = row + len(values)
     joined = {label: np.concatenate(parts, axis=1) for label, parts in found.items() if parts}
     return {label: LabelCorners(*one) if one.shape[1] <= MOST_CORNERS else None for label, one in joined.items()}
 
@@ -56,7 +58,10 @@ def find_corners(strips: Iterable[Array], width: int, labels: Sequence[int]) -> 
 def _corners_of(marked: NDArray[np.bool_], start: int, left: int) -> NDArray[np.int64]:
     """(4, corners) of `LabelCorners`, of each row but the first, which lies above `start`, from column `left`."""
     around = np.pad(marked, ((0, 0), (1, 1)))
-    first, second, third, fourth = around[:-1, :-1], around[:-1, 1:], around[1:, :-1], around[1:, 1:]
+    first = around[:-1, :-1]
+    second = around[:-1, 1:]
+    third = around[1:, :-1]
+    fourth = around[1:, 1:]
     touches = (first == fourth) & (second == third) & (first != second)
     row, column = np.nonzero((first ^ second ^ third ^ fourth) | touches)
     parts = np.stack([row + start, column + left, (touches & second)[row, column], fourth[row, column]])
@@ -79,10 +84,15 @@ def _rings(corners: LabelCorners) -> tuple[list[Ring], list[bool]]:
     order = np.lexsort((np.where(corners.dips, -number, number), corners.row, corners.column))
     along = np.empty_like(number)
     along[order] = order[number ^ 1]
-    across, down, places = (number ^ 1).tolist(), along.tolist(), np.stack([corners.row, corners.column], axis=1)
-    rings, is_outer, seen = list[Ring](), list[bool](), bytearray(len(number))
+    across = (number ^ 1).tolist()
+    down = along.tolist()
+    places = np.stack([corners.row, corners.column], axis=1)
+    rings = list[Ring]()
+    is_outer = list[bool]()
+    seen = bytearray(len(number))
     for first in number.tolist():
-        ring, at = list[int](), first
+        ring = list[int]()
+        at = first
         while not seen[at]:
             other = across[at]
             seen[at] = seen[other] = 1
@@ -103,9 +113,11 @@ def _owners(rings: Sequence[Ring], is_outer: Sequence[bool]) -> list[int]:
     for number, ring in enumerate(rings):
         ends = np.sort(np.stack([ring[1::2, 0], np.roll(ring[:, 0], -1)[1::2]]), axis=0)
         edges += zip(*ends.tolist(), ring[1::2, 1].tolist(), [number] * ends.shape[1], strict=True)
-    begins, ends_after = iter(sorted(edges)), iter(sorted(edges, key=lambda edge: edge[1]))
+    begins = iter(sorted(edges))
+    ends_after = iter(sorted(edges, key=lambda edge: edge[1]))
     passed = list[tuple[int, int]]()  # (column, ring) of the edges beside a row of pixels
-    begun, ended = next(begins, None), next(ends_after, None)
+    begun = next(begins, None)
+    ended = next(ends_after, None)
     for number, ring in enumerate(rings):
         if is_outer[number]:
             continue

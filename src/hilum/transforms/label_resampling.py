@@ -127,9 +127,11 @@ def _neighbours(
     voxels: Sequence[NDArray[np.intp]], shape: tuple[int, ...], steps: Sequence[Taps], weigh: Weigh
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """(voxels, neighbours) places in the flattened old grid, and their weights."""
-    positions, weight = np.zeros((len(voxels[0]), 1), np.intp), np.ones((len(voxels[0]), 1))
+    positions = np.zeros((len(voxels[0]), 1), np.intp)
+    weight = np.ones((len(voxels[0]), 1))
     for voxel, size, step in zip(voxels, shape, steps, strict=True):
-        index, parts = step.index[voxel], weigh(step.weight)[voxel]
+        index = step.index[voxel]
+        parts = weigh(step.weight)[voxel]
         positions = (positions[:, :, None] * size + index[:, None]).reshape(len(voxel), -1)
         weight = (weight[:, :, None] * parts[:, None]).reshape(len(voxel), -1)
     return positions, weight
@@ -151,7 +153,8 @@ def _by_votes(labels: NDArray[Any], count: int) -> Decide:
 
     def decide(index: NDArray[np.intp], weight: NDArray[np.float64]) -> NDArray[Any]:
         """The labels with the most votes."""
-        ballots, values = labels[index].astype(np.intp), None
+        ballots = labels[index].astype(np.intp)
+        values = None
         if count > WIDEST_SPAN:
             values, ballots = np.unique(ballots, return_inverse=True)
         length = count if values is None else len(values)

@@ -30,7 +30,8 @@ ROUNDS = 2
 # Control points per axis of the smooth numbers by which the background is parted where no image shows it.
 POINTS = 5
 # How much an image's intensities, or such numbers, both in deviations, count beside places in sides of the field.
-BY_INTENSITY, BY_CHANCE = 1.0, 0.3
+BY_INTENSITY = 1.0
+BY_CHANCE = 0.3
 # The share of images with one long axis, as thick slices have; in as many all axes are coarse, and others stay fine.
 COARSE = 1 / 3
 
@@ -109,7 +110,8 @@ def paint_images(
     painted = _augment_intensity.gamma(painted, ranges.gamma, rngs)
     painted = _augment_intensity.noise(_lengthen_voxels(painted, steps, ranges.thickness, rngs), ranges.noise, rngs)
     axes = _augment_intensity.spatial_axes(painted)
-    middle, deviation = painted.mean(dim=axes, keepdim=True), painted.std(dim=axes, keepdim=True, correction=0)
+    middle = painted.mean(dim=axes, keepdim=True)
+    deviation = painted.std(dim=axes, keepdim=True, correction=0)
     return ((painted - middle) / deviation.clamp(min=1e-6)).reshape(labels.shape)
 
 
@@ -184,7 +186,9 @@ def _lengthen_voxels(
     spatial = images.shape[2:]
     changed: list[Tensor] = []
     for image, rng in zip(images, generators, strict=True):
-        chance, axis, length = rng.random(), int(rng.integers(len(spatial))), rng.uniform(0, longest)
+        chance = rng.random()
+        axis = int(rng.integers(len(spatial)))
+        length = rng.uniform(0, longest)
         coarse = [one == axis or chance > 1 - COARSE for one in range(len(spatial))]
         small = [
             max(1, round(size * min(1.0, step / max(length, step)))) if long and chance > COARSE else size

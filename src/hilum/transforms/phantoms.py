@@ -23,7 +23,8 @@ HALF_AXES = (7.0, 16.0, 7.0)
 # that slices come back from DICOM in the order in which they were written.
 PLANES = (((1, 2, 0), (-1, -1, 1)), ((0, 2, 1), (-1, -1, -1)), ((0, 1, 2), (-1, -1, 1)))
 # The parts of the seeds: what belongs to a person, and what to one examination.
-PERSON, VISIT = 0, 1
+PERSON = 0
+VISIT = 1
 
 Points = NDArray[np.floating]
 
@@ -48,7 +49,8 @@ def make_phantom(seed: int, patient: int, visit: int = 0) -> tuple[Image, Image]
 def _geometry(rng: np.random.Generator) -> Geometry:
     """Thick slices in one of three planes, tilted, around a point somewhere in the patient."""
     axes, signs = PLANES[int(rng.integers(len(PLANES)))]
-    in_plane, thickness = rng.uniform(0.9, 1.3), rng.uniform(1.4, 2.2)
+    in_plane = rng.uniform(0.9, 1.3)
+    thickness = rng.uniform(1.4, 2.2)
     steps = np.array([in_plane, in_plane, thickness])
     shape = tuple(round(FIELD[axis] / step) for axis, step in zip(axes, steps, strict=True))
     directions = _rotation(rng.normal(0, 8, 3)) @ (np.eye(3)[:, list(axes)] * np.array(signs))
@@ -66,7 +68,8 @@ def _rotation(degrees: Points) -> Points:
         first, second = (axis + 1) % 3, (axis + 2) % 3
         turn = np.eye(3)
         turn[first, first] = turn[second, second] = np.cos(angle)
-        turn[first, second], turn[second, first] = -np.sin(angle), np.sin(angle)
+        turn[first, second] = -np.sin(angle)
+        turn[second, first] = np.sin(angle)
         matrix = matrix @ turn
     return matrix
 
@@ -77,7 +80,9 @@ def _anatomy(points: Points, rng: np.random.Generator) -> tuple[Points, Points, 
     A bent and tapered ellipsoid in a space that is smoothly deformed: no two patients have the same shape.
     """
     half = np.array(HALF_AXES) * rng.normal(1, 0.1, 3)
-    bend, taper, cut = rng.normal(0.012, 0.004), rng.normal(0.012, 0.006), rng.normal(0, 1.5)
+    bend = rng.normal(0.012, 0.004)
+    taper = rng.normal(0.012, 0.006)
+    cut = rng.normal(0, 1.5)
     moved = _deform(points, rng) @ _rotation(rng.normal(0, 10, 3))
     x, y, z = np.moveaxis(moved, -1, 0)
     z = z + bend * y**2 - 1.5  # mm: bends downwards at both ends, about its middle

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from hilum.values import Array
 
 # The mask that an earlier answer marked; a box, points and strokes inside, each followed by its counterpart outside.
-PREVIOUS, BOX, POINT, STROKE = 0, 1, 3, 5
+PREVIOUS = 0
+BOX = 1
+POINT = 3
+STROKE = 5
 COUNT = 7
 # Voxels of the network's grid from the centre of a point, and of a stroke, to where nothing is left of it.
-POINT_RADIUS, STROKE_RADIUS = 4, 1
+POINT_RADIUS = 4
+STROKE_RADIUS = 1
 
 
 def render_box(channels: Any, low: Array, high: Array) -> None:
@@ -25,7 +29,8 @@ def render_box(channels: Any, low: Array, high: Array) -> None:
 
     channels: (7, *spatial) which are changed
     """
-    starts, ends = np.maximum(np.floor(low), 0).astype(int), np.maximum(np.ceil(high), 0).astype(int)
+    starts = np.maximum(np.floor(low), 0).astype(int)
+    ends = np.maximum(np.ceil(high), 0).astype(int)
     channels[(BOX, *map(slice, starts.tolist(), ends.tolist()))] = 1
 
 
@@ -37,7 +42,8 @@ def render_points(
     points: (n, axes) indices; what lies beyond the channels is left out
     first:  the channel of points inside
     """
-    centres, size = np.rint(np.asarray(points)).astype(int), np.array(channels.shape[1:])
+    centres = np.rint(np.asarray(points)).astype(int)
+    size = np.array(channels.shape[1:])
     for away in reversed(range(radius + 1)):  # what is nearer overwrites what is further away
         places = centres[:, None] + _ball(away, centres.shape[1])
         within = ((places >= 0) & (places < size)).all(axis=-1)

@@ -120,7 +120,8 @@ def _band(index: NDArray[np.intp], weight: NDArray[Any]) -> tuple[NDArray[Any], 
 
 def _along_by_taps(array: Any, axis: int, step: Taps) -> Any:
     """A tap at a time, on the device where the tensor is."""
-    shape, total = tuple(-1 if other == axis else 1 for other in range(array.ndim)), None
+    shape = tuple(-1 if other == axis else 1 for other in range(array.ndim))
+    total = None
     for index, weight in zip(step.index.T.tolist(), step.weight.T, strict=True):
         # A whole number of any size, also where the tensor is of half precision.
         picked = array.index_select(axis, array[:0].long().new_tensor(index))

@@ -93,9 +93,11 @@ def _solve(field: Displacement, slopes: Floats, targets: Floats, guess: Floats) 
 
     slopes: (voxels, n, n) derivatives of the field, by which steps are made; where one leads farther away it is halved
     """
-    shape, steps = np.array(field.geometry.shape), guess.copy()
+    shape = np.array(field.geometry.shape)
+    steps = guess.copy()
     last = np.linalg.norm(steps + displacements_at(field, targets + steps), axis=1)
-    share, open_ones = np.ones(len(steps)), np.arange(len(steps))
+    share = np.ones(len(steps))
+    open_ones = np.arange(len(steps))
     tolerance = INVERSE_TOLERANCE / 4
     for _ in range(MOST_STEPS):
         open_ones = open_ones[last[open_ones] > tolerance]
@@ -109,7 +111,8 @@ def _solve(field: Displacement, slopes: Floats, targets: Floats, guess: Floats) 
         tried = steps[open_ones] - change
         left = np.linalg.norm(tried + displacements_at(field, targets[open_ones] + tried), axis=1)
         better = left < last[open_ones]
-        steps[open_ones[better]], last[open_ones[better]] = tried[better], left[better]
+        steps[open_ones[better]] = tried[better]
+        last[open_ones[better]] = left[better]
         share[open_ones] = np.where(better, np.minimum(1.0, 2 * share[open_ones]), share[open_ones] / 2)
     return steps
 
@@ -165,7 +168,8 @@ def join_fields(transform: SpatialTransform) -> SpatialTransform:
     fields = [(place, part) for place, part in enumerate(transform.parts) if isinstance(part, Displacement)]
     if len(fields) < 2:
         return transform
-    (first, begun), (last, _) = fields[0], fields[-1]
+    first, begun = fields[0]
+    last, _ = fields[-1]
     joined = to_single_field(SpatialTransform(transform.parts[first : last + 1]), begun.geometry)
     return replace(transform, parts=(*transform.parts[:first], joined, *transform.parts[last + 1 :]))
 
@@ -180,7 +184,8 @@ def right_angled_field(curved: Displacement) -> Displacement:
     low, high = along_axes.min(axis=0), along_axes.max(axis=0)
     step = min(grid.steps)
     affine = np.eye(grid.ndim + 1)
-    affine[:-1, :-1], affine[:-1, -1] = turn * step, turn @ low
+    affine[:-1, :-1] = turn * step
+    affine[:-1, -1] = turn @ low
     shape = tuple(int(one) for one in np.ceil((high - low) / step) + 1)
     return to_single_field(SpatialTransform((curved,)), Geometry(shape, affine))
 

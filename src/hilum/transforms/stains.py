@@ -15,12 +15,16 @@ from hilum.values import Array, Floats, Image
 
 # Light that passes where nothing is, in 8 bits; optical density below which a pixel counts as glass; percentile of
 # angles at either end that are taken for a dye, and of a dye's concentration that is its most (section 2 and 3).
-WHITE, GLASS_DENSITY, ANGLE_PERCENTILE, MOST_PERCENTILE = 240.0, 0.15, 1.0, 99.0
+WHITE = 240.0
+GLASS_DENSITY = 0.15
+ANGLE_PERCENTILE = 1.0
+MOST_PERCENTILE = 99.0
 # Haematoxylin and eosin of the reference, (red, green, blue) of each, and the most of each: those of the authors' code.
 REFERENCE = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
 REFERENCE_MOST = np.array([1.9705, 1.0308])
 # Pixels of which the dyes are found, about, and those of tissue that this takes at least.
-SAMPLED, FEWEST = 2**18, 100
+SAMPLED = 2**18
+FEWEST = 100
 # How coarse a level of a slide may be for it, in pixels of level 0: colours of dyes mix where many pixels become one.
 COARSEST = 8.0
 

@@ -31,9 +31,12 @@ NAN = float("nan")
 DRAWS_OF_TEST = 1000
 # Dealings: so many unless a gap as large came so often before, Besag and Clifford, Biometrika 1991,
 # doi:10.1093/biomet/78.2.301
-MOST_DEALINGS, ENOUGH, AT_ONCE = 9999, 20, 50
+MOST_DEALINGS = 9999
+ENOUGH = 20
+AT_ONCE = 50
 # Weights, people times groups times dealings, that one test may take, a second; and the fewest dealings of one.
-MOST_WORK, FEWEST_DEALINGS = 30_000_000, 999
+MOST_WORK = 30_000_000
+FEWEST_DEALINGS = 999
 # A figure that is no ratio of sums has its variance by so many blocks of people, each left out once.
 BLOCKS = 20
 # People times groups up to which such variances of every dealing take seconds.
@@ -117,9 +120,11 @@ def gap_of_estimates(gap: Gap, estimates: Mapping[str, Estimate], worse: Callabl
     if len(finite) < 2:
         return replace(gap, value=NAN)
     values, errors = (np.array([of(one) for one in finite.values()]) for of in (lambda one: one.value, _error))
-    value, pair = float(np.ptp(values)), [values.argmin(), values.argmax()]
+    value = float(np.ptp(values))
+    pair = [values.argmin(), values.argmax()]
     gap = replace(gap, value=value, worst=max(finite, key=lambda name: worse(finite[name].value)))
-    spread, groups = float(np.hypot(*errors[pair])), int(np.isfinite(errors).sum())
+    spread = float(np.hypot(*errors[pair]))
+    groups = int(np.isfinite(errors).sum())
     largest = float(largest_difference(values[None, None], errors[None, None] ** 2)[0])
     if not np.isfinite(spread) or spread == 0:
         return gap
@@ -151,7 +156,8 @@ def rate_gaps(
     is_known = (table["predicted"].notna() & table["reference"].notna()).to_numpy()
     for name in dict.fromkeys(table["label"]):
         rows = is_known & (table["label"] == name).to_numpy()
-        rows_of_table, owned = table[rows], groups[rows]
+        rows_of_table = table[rows]
+        owned = groups[rows]
         classes = [*case_tables.classes_with_probability(rows_of_table)] or sorted(
             {*rows_of_table["reference"], *rows_of_table["predicted"]}
         )
@@ -220,8 +226,10 @@ def _of_calls(attribute: str, label: str, table: Table, groups: np.ndarray, posi
     """The calls of one class against the rest."""
     truth, called = ((table[column] == positive).to_numpy() for column in ("reference", "predicted"))
     calls = _Calls.from_table(table["patient"].to_numpy(str), groups, truth, called)
-    chosen, hit = calls.counts(called), calls.counts(called, truth)
-    false, right = calls.counts(called, ~truth), calls.counts(truth, called)
+    chosen = calls.counts(called)
+    hit = calls.counts(called, truth)
+    false = calls.counts(called, ~truth)
+    right = calls.counts(truth, called)
     for metric, counts, strata in (
         ("demographic_parity_difference", (chosen,), calls.alike),
         (RATIO, (chosen,), calls.alike),
@@ -267,11 +275,14 @@ def _with(gap: Gap, found: DealtFigures, names: Sequence[str], worse: int) -> Ga
     Of a ratio this is done with logarithms.
     """
     by_ratio = gap.metric == RATIO
-    figures, draws, least_known = found.figures, found.resampled, found.usual / found.people
+    figures = found.figures
+    draws = found.resampled
+    least_known = found.usual / found.people
     if by_ratio and np.nanmin(figures, initial=1.0) <= 0:  # nothing can be said about how often it is never
         return replace(gap, value=float(_weighting.ratio_or_nan(np.nanmin(figures), np.nanmax(figures))), p=found.p)
     if by_ratio:
-        draws, least_known = np.log(np.where(draws > 0, draws, np.nan)), least_known / figures**2
+        draws = np.log(np.where(draws > 0, draws, np.nan))
+        least_known = least_known / figures**2
         figures = np.log(figures)
     spans = np.array([_range(one[None, None])[0] for one in figures])
     which = int(spans.argmax())
@@ -350,7 +361,8 @@ def deal_groups(
     Janssen, Stat Probab Lett 1997, doi:10.1016/S0167-7152(97)00043-6; Chung and Romano, Ann Stat 2013,
     doi:10.1214/13-AOS1090
     """
-    count, random = int(groups.max(initial=-1)) + 1, np.random.default_rng(seed)
+    count = int(groups.max(initial=-1)) + 1
+    random = np.random.default_rng(seed)
     statistics = [one * (groups >= 0) if isinstance(one, np.ndarray) else one for one in statistics]
     people = np.stack([_making(one, groups, strata, count) for one in statistics])
     cells = np.unique(np.stack([strata, groups]), axis=1, return_inverse=True)[1].reshape(-1)
@@ -360,7 +372,10 @@ def deal_groups(
     slots = np.where(groups < 0, -1, groups * BLOCKS + _number_people(cells, random) % BLOCKS)
     members = [np.flatnonzero((groups >= 0) & (strata == stratum)) for stratum in np.unique(strata[groups >= 0])]
     figures, spreads = _spreads(statistics, slots[None], people)
-    usual, reached, done, largest = spreads[0], 0, 0, float("-inf")
+    usual = spreads[0]
+    reached = 0
+    done = 0
+    largest = float("-inf")
     work = len(groups) * count * (1 if all(isinstance(one, np.ndarray) for one in statistics) else BLOCKS + 1)
     most = int(np.clip(MOST_WORK // max(work, 1), FEWEST_DEALINGS, MOST_DEALINGS))
     at_once = max(1, min(AT_ONCE, CHUNK // max(len(groups), 1)))
@@ -427,7 +442,8 @@ def _spreads(statistics: Sequence[Statistic | Floats], slots: Integers, people: 
 def _of_sums(sums: Floats, inside: Floats, people: float) -> tuple[Floats, Floats]:
     """(rows,) ratios of sums over those inside, and their linearised variances."""
     middle = float(_weighting.ratio_or_nan(*sums.sum(axis=1)))
-    centred, counts = sums[0] - middle * sums[1], sums[1]
+    centred = sums[0] - middle * sums[1]
+    counts = sums[1]
     parts = np.stack([centred, counts, centred**2, centred * counts, counts**2], axis=1)
     part, total, squares, products, wholes = (inside @ parts).T
     value = _weighting.ratio_or_nan(part, total)
@@ -464,7 +480,8 @@ def _number_people(cells: Integers, random: np.random.Generator) -> Integers:
 
 DEALINGS = 499
 # Nearest cases among which one of each kind is looked for first; where there is none, among so many times as many.
-FIRST_LOOKED, WIDER = 16, 8
+FIRST_LOOKED = 16
+WIDER = 8
 # Of more cases so many are sampled: each is compared with each, dealing after dealing.
 MOST = 400
 
@@ -505,11 +522,14 @@ def neighbour_gap(
     here = np.isin(groups.astype(str), [name for name, count in counts.items() if count >= FEW_PATIENTS])
     if sum(count >= FEW_PATIENTS for count in counts.values()) < 2:
         return None
-    random, places = np.random.default_rng(seed), np.flatnonzero(here)
+    random = np.random.default_rng(seed)
+    places = np.flatnonzero(here)
     if len(places) > MOST:
         places = np.sort(random.choice(places, MOST, replace=False))
     eyes = np.zeros(len(here), dtype=int) if eyes is None else eyes
-    rows_seen, eyes, answered = _standardise(rows[places], eyes[places]), eyes[places], answers[places]
+    rows_seen = _standardise(rows[places], eyes[places])
+    eyes = eyes[places]
+    answered = answers[places]
     squares = (rows_seen**2).sum(axis=1)
     away = squares[:, None] + squares - 2 * rows_seen @ rows_seen.T
     owner = np.unique(patients[places].astype(str), return_inverse=True)[1]
@@ -566,12 +586,16 @@ def _means(order: np.ndarray, is_known: np.ndarray, apart: Floats, groups: np.nd
     """
     means = []
     for is_own in (False, True):
-        near, left, width = list[Floats](), np.arange(len(groups)), FIRST_LOOKED
+        near = list[Floats]()
+        left = np.arange(len(groups))
+        width = FIRST_LOOKED
         while len(left) and width < WIDER * len(groups):
             allowed = ((groups[order[left, :width]] == groups[left, None]) == is_own) & is_known[left, :width]
-            first_allowed, found = allowed.argmax(axis=1), allowed.any(axis=1)
+            first_allowed = allowed.argmax(axis=1)
+            found = allowed.any(axis=1)
             near.append(apart[left[found], first_allowed[found]])
-            left, width = left[~found], WIDER * width
+            left = left[~found]
+            width = WIDER * width
         nearest = np.concatenate(near)
         means.append(float(nearest.mean()) if len(nearest) else float("nan"))
     return means[0], means[1]

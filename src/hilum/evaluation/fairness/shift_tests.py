@@ -24,7 +24,8 @@ OTHERS = "the others"
 SHOWN_LEVEL = 0.05
 # Of the logits of the probabilities: so far apart two patients may be. Austin, Pharm Stat 2011, doi:10.1002/pst.433
 CALIPER = 0.2
-FIT_STEPS, FIT_RIDGE = 50, 1e-6
+FIT_STEPS = 50
+FIT_RIDGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,13 @@ def compare_groups(attribute: str, patients: GroupedPatients, *, seed: int) -> t
 
     A group with fewer than 10 patients, or with fewer pairs, is not tested.
     """
-    shifts, balance = list[ShiftTest](), list[Balance]()
+    shifts = list[ShiftTest]()
+    balance = list[Balance]()
     for group, rest in _group_pairs(patients.groups):
         treated = patients.groups == group
         here = treated | (patients.groups != UNKNOWN)
-        features, treated = patients.rows[here], treated[here]
+        features = patients.rows[here]
+        treated = treated[here]
         if min(treated.sum(), (~treated).sum()) < FEW_PATIENTS:
             continue
         scaled = _standardise_columns(features)
@@ -118,10 +121,12 @@ def shift_words(attribute: str, shifts: Sequence[ShiftTest], matched_by: Sequenc
     compared = dict.fromkeys((one.first, one.second) for one in shifts)
     if not compared:
         return f"{attribute}: too few patients to compare its groups."
-    unlike, others = list[str](), dict[str, float]()
+    unlike = list[str]()
+    others = dict[str, float]()
     for first, second in compared:
         of_pair = [one for one in shifts if (one.first, one.second) == (first, second)]
-        p, pair = min(one.p_adjusted for one in of_pair if not one.matched), f"{first} and {second}"
+        p = min(one.p_adjusted for one in of_pair if not one.matched)
+        pair = f"{first} and {second}"
         if p < SHOWN_LEVEL:
             pairs = [one for one in of_pair if one.matched]
             unlike.append(f"{pair} look different (adjusted p {p:.2g}){_matched_words(pairs, matched_by)}.")
@@ -220,7 +225,8 @@ def match_pairs(treated: np.ndarray, chance: Floats, *, caliper: float | None = 
     logit = special.logit(np.clip(chance, 1e-12, 1 - 1e-12))
     widest = np.inf if caliper is None else caliper * float(logit.std(ddof=1))
     left = np.flatnonzero(~treated)
-    ours, theirs = list[int](), list[int]()
+    ours = list[int]()
+    theirs = list[int]()
     for person in sorted(np.flatnonzero(treated), key=lambda place: -chance[place]):
         if not len(left):
             break
@@ -241,7 +247,9 @@ DRAWS = 999
 # Of larger groups so many rows are sampled: their differences are compared each with each.
 MOST = 500
 # Principal axes, so few that each is of many cases; and what of the longest is none.
-MOST_AXES, CASES_AN_AXIS, ROUNDING = 32, 8, 1e-6
+MOST_AXES = 32
+CASES_AN_AXIS = 8
+ROUNDING = 1e-6
 
 
 class TwoSampleTest(NamedTuple):
@@ -298,7 +306,8 @@ def _dealt(first: ArrayLike, second: ArrayLike, seed: int, draws: int) -> tuple[
     _weighting.refuse_no_draws(draws)
     random = np.random.default_rng(seed)
     groups = [_some(np.asarray(one, dtype=np.float64), random) for one in (first, second)]
-    rows, size = _whiten(np.concatenate(groups)), len(groups[0])
+    rows = _whiten(np.concatenate(groups))
+    size = len(groups[0])
     is_first = np.zeros((draws + 1, len(rows)))
     is_first[0, :size] = 1
     is_first[1:] = random.permuted(np.broadcast_to(is_first[0], (draws, len(rows))), axis=1)
@@ -317,7 +326,8 @@ def _apart(rows: Floats) -> Floats:
 
 def _energy(apart: Floats, is_first: Floats) -> Floats:
     """(dealings,) twice the mean of what lies between the groups less those within; of a kernel less by more."""
-    count, size = is_first.shape[1], float(is_first[0].sum())
+    count = is_first.shape[1]
+    size = float(is_first[0].sum())
     to_first = is_first @ apart
     within = np.sum(to_first * is_first, axis=1)
     between = to_first.sum(axis=1) - within
@@ -333,7 +343,8 @@ def _separation(rows: Floats, is_first: Floats) -> Floats:
     leverage = np.diag(hat)
     predicted = (is_first @ hat - is_first * leverage) / (1 - leverage)
     # Without a row its own group is rarer, so that a regression that knows nothing says the other one of each.
-    size, count = is_first.sum(axis=1, keepdims=True), is_first.shape[1]
+    size = is_first.sum(axis=1, keepdims=True)
+    count = is_first.shape[1]
     predicted = predicted - (size - is_first) / (count - 1)
     ranks = stats.rankdata(predicted, axis=1)
     ones = is_first.sum(axis=1)

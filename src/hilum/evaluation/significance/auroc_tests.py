@@ -27,7 +27,8 @@ def placements(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats, Floats]:
     scores: (models, cases); positive: (cases,) truths. Ties count half; the mean of either is the AUROC.
     By ranks: Sun and Xu, IEEE Signal Process Lett 2014, doi:10.1109/LSP.2014.2337313
     """
-    score, truth = np.asarray(scores, dtype=np.float64), _weighting.require_truths(positive, "positive")
+    score = np.asarray(scores, dtype=np.float64)
+    truth = _weighting.require_truths(positive, "positive")
     if not score.shape[1:] == truth.shape == (truth.size,) or not np.isfinite(score).all():
         problem = f"scores of {score.shape} for {truth.shape} references, or one that is not a number"
         raise UsageError(problem, "AUROC", "Give (models, cases) scores and (cases,) truths")
@@ -45,10 +46,12 @@ def area_covariance(scores: ArrayLike, positive: ArrayLike, patients: ArrayLike 
     doi:10.2307/2533958, which is the same where each has one
     """
     above, below = placements(scores, positive)
-    truth, areas = _weighting.require_truths(positive, "positive"), above.mean(axis=1)
+    truth = _weighting.require_truths(positive, "positive")
+    areas = above.mean(axis=1)
     owner = testing.patient_numbers(patients, len(truth))
     people = int(owner.max()) + 1
-    sides, covariance = [], np.zeros((len(areas), len(areas)))
+    sides = []
+    covariance = np.zeros((len(areas), len(areas)))
     for part, owner_of_part in ((above, owner[truth]), (below, owner[~truth])):
         apart = (part - areas[:, None]) / part.shape[1]
         sums = np.stack([np.bincount(owner_of_part, one, minlength=people) for one in apart])
@@ -64,7 +67,8 @@ def jackknife_covariance(scores: ArrayLike, positive: ArrayLike) -> tuple[Floats
     Quenouille, Biometrika 1956, doi:10.2307/2332914
     """
     above, below = placements(scores, positive)
-    areas, cases = above.mean(axis=1), above.shape[1] + below.shape[1]
+    areas = above.mean(axis=1)
+    cases = above.shape[1] + below.shape[1]
     without = [(areas[:, None] * part.shape[1] - part) / (part.shape[1] - 1) for part in (above, below)]
     apart = np.concatenate(without, axis=1)
     apart -= apart.mean(axis=1, keepdims=True)
@@ -98,11 +102,14 @@ def delong_unpaired(
     second_patients: ArrayLike | None = None,
 ) -> DifferenceTest:
     """The difference of two AUROCs on different patients, by Student's law with Welch's degrees of freedom."""
-    areas, variances, free = np.zeros(2), np.zeros(2), np.zeros(2)
+    areas = np.zeros(2)
+    variances = np.zeros(2)
+    free = np.zeros(2)
     sides = ((first, first_positive, first_patients), (second, second_positive, second_patients))
     for n, (scores, positive, patients) in enumerate(sides):
         area, covariance = area_covariance(np.asarray(scores)[None], positive, patients)
-        areas[n], variances[n] = area[0], covariance[0, 0]
+        areas[n] = area[0]
+        variances[n] = covariance[0, 0]
         free[n] = len(np.unique(testing.patient_numbers(patients, len(np.asarray(positive))))) - 1
     total = float(variances.sum())
     degrees = total**2 / float((variances**2 / free).sum()) if total > 0 else 1.0

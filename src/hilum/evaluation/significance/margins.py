@@ -46,7 +46,8 @@ def margin_interval(test: DifferenceTest) -> tuple[float, float] | None:
     """The interval that has to lie within a margin: that of the difference, with `margin_ends` where there are any."""
     if test.low is None or test.high is None:
         return None
-    interval, other = (test.low, test.high), test.margin_ends or (test.low, test.high)
+    interval = (test.low, test.high)
+    other = test.margin_ends or (test.low, test.high)
     return min(interval[0], other[0]), max(interval[1], other[1])
 
 
@@ -64,7 +65,8 @@ def non_inferiority(test: DifferenceTest, margin: float, *, more: bool = True) -
     refuse_impossible_margin(margin, "margin")
     if test.unfit:
         raise UsageError(f"no margin can be tested: {test.unfit}", "margin", "Compare means by `permutation`")
-    interval, reason = margin_interval(test), reason_against_margins(test)
+    interval = margin_interval(test)
+    reason = reason_against_margins(test)
     if interval is None or reason:
         return replace(test, p=float("nan"), method=f"non-inferiority: none, {reason}; {test.method}")
     low, high = interval
@@ -104,7 +106,8 @@ def exchange_interval(sums: Floats, cases: Floats, exchanges: NDArray[np.integer
     """
     both = np.asarray(exchanges @ np.stack([sums, cases], axis=1), dtype=np.float64)
     both = both[both[:, 1] > 0]
-    means, beyond = np.sort(both[:, 0] / both[:, 1]), int((1 - LEVEL) / 2 * (len(both) + 1))
+    means = np.sort(both[:, 0] / both[:, 1])
+    beyond = int((1 - LEVEL) / 2 * (len(both) + 1))
     if not beyond or means[-beyond] - means[beyond - 1] <= NOTHING:
         return None
     return float(means[beyond - 1]), float(means[-beyond])
@@ -119,7 +122,8 @@ def mean_ends(sums: Floats, shares: Floats, losses: tuple[float, float], seed: i
     such patient more: n without a failure do not exclude 3 / n (Hanley and Lippman-Hand, JAMA 1983,
     doi:10.1001/jama.1983.03330370053031). Bootstrap draws of patients who do not differ at all are left out.
     """
-    people, ends = len(sums), []
+    people = len(sums)
+    ends = []
     every = np.ones((1, people + 1))
     for loss in losses:
         mean, error = _means_and_errors(every, np.append(sums, loss / people), np.append(shares, 1 / people))
@@ -136,7 +140,8 @@ def mean_ends(sums: Floats, shares: Floats, losses: tuple[float, float], seed: i
 def _means_and_errors(weights: Floats, sums: Floats, shares: Floats) -> tuple[Floats, Floats]:
     """(draws,) means, and their standard errors by patients; weights: (draws, patients) how often each counts."""
     total, part, squares, products, parts = (weights @ np.stack([sums, shares, sums**2, sums * shares, shares**2], 1)).T
-    mean, people = total / part, weights.sum(axis=1)
+    mean = total / part
+    people = weights.sum(axis=1)
     apart = np.maximum(squares - 2 * mean * products + mean**2 * parts, 0.0)
     return mean, np.sqrt(apart * people / (people - 1)) / part
 
@@ -156,7 +161,8 @@ def design_effect(differences: Floats, owner: np.ndarray) -> float:
 
     Where no case differs it is as large as can be. Rao and Scott, Biometrics 1992, doi:10.2307/2532311
     """
-    apart, people = differences - differences.mean(), int(owner.max()) + 1
+    apart = differences - differences.mean()
+    people = int(owner.max()) + 1
     if people == len(differences) or people < 2:
         return len(differences) / people
     of_cases = float((apart**2).sum())

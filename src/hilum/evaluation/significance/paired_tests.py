@@ -23,7 +23,8 @@ from hilum.values import Array, Estimate, Floats, Row
 
 DRAWS = 9999
 # Of fewer that differ the law is exact: McNemar's usual bound, and that of tables of the signed rank.
-EXACT_CALLS, EXACT_RANKS = 25, 50
+EXACT_CALLS = 25
+EXACT_RANKS = 50
 # The largest sum of ranks whose law is made in a moment: few patients may have very many images.
 MOST_SUM = 500_000
 # Sorted differences that stand for all of more: their means, each with each, are looked at.
@@ -66,13 +67,15 @@ def permutation_test(
     else:
         parts = _area_parts(ours, other, _weighting.require_truths(positive, "positive"))
     sums = np.asarray(np.bincount(owner, parts), dtype=np.float64)
-    difference, unequal = float(sums.sum()), sums[np.abs(sums) > NOTHING]
+    difference = float(sums.sum())
+    unequal = sums[np.abs(sums) > NOTHING]
     what = "exchange of each patient's models"
     if not len(unequal):
         return DifferenceTest(difference, None, None, 0.0, 1.0, f"{what}; no case tells them apart")
     statistic = difference / float(np.sqrt((unequal**2).sum()))
     if len(unequal) > MOST_RESAMPLED:
-        p, how = 2 * float(stats.norm.sf(abs(statistic))), "; normal distribution"
+        p = 2 * float(stats.norm.sf(abs(statistic)))
+        how = "; normal distribution"
     else:
         exchanged, exact = _exchanges(len(unequal), seed, draws)
         reached = np.abs(2 * (exchanged @ unequal) - unequal.sum())
@@ -107,15 +110,19 @@ def mcnemar_test(first: ArrayLike, second: ArrayLike, patients: ArrayLike | None
         remedy = "Give 1 for a right call, 0 for a wrong one"
         raise UsageError("a call that is neither right nor wrong", "McNemar", remedy)
     owner = testing.patient_numbers(patients, len(ours))
-    sums, cases = np.bincount(owner, other - ours), len(ours)
-    difference, nonzero = float(sums.sum() / cases), sums[sums != 0]
+    sums = np.bincount(owner, other - ours)
+    cases = len(ours)
+    difference = float(sums.sum() / cases)
+    nonzero = sums[sums != 0]
     effect = margins.design_effect(other - ours, owner)
     low, high = margins.score_interval((other > ours).sum() / effect, (ours > other).sum() / effect, cases / effect)
     statistic = float(nonzero.sum() / np.sqrt((nonzero**2).sum())) if len(nonzero) else 0.0
     if len(nonzero) < EXACT_CALLS:
-        p, law = _exact(nonzero), "exact, which is conservative"
+        p = _exact(nonzero)
+        law = "exact, which is conservative"
     else:
-        p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
+        p = 2 * float(stats.norm.sf(abs(statistic)))
+        law = "z"
     method = f"McNemar, {len(nonzero)} that differ; {law}; score interval (Tango)"
     return DifferenceTest(difference, low, high, statistic, p, method)
 
@@ -131,7 +138,8 @@ def wilcoxon_test(first: ArrayLike, second: ArrayLike, patients: ArrayLike | Non
     Wilcoxon, Biometrics Bull 1945, doi:10.2307/3001968; Hodges and Lehmann, Ann Math Stat 1963
     """
     ours, other = testing.paired_numbers(first, second)
-    owner, apart = testing.patient_numbers(patients, len(ours)), other - ours
+    owner = testing.patient_numbers(patients, len(ours))
+    apart = other - ours
     differs = np.abs(apart) > NOTHING * max(float(np.abs([ours, other]).max(initial=0.0)), 1.0)
     ranks = stats.rankdata(np.abs(apart[differs])) * np.sign(apart[differs])
     sums = np.bincount(owner[differs], ranks)
@@ -143,9 +151,11 @@ def wilcoxon_test(first: ArrayLike, second: ArrayLike, patients: ArrayLike | Non
     deviation = float(np.sqrt((nonzero**2).sum()))
     statistic = float(nonzero.sum()) / deviation
     if len(nonzero) < EXACT_RANKS and np.abs(nonzero).sum() < MOST_SUM:
-        p, law = _exact(2 * nonzero), "exact"
+        p = _exact(2 * nonzero)
+        law = "exact"
     else:
-        p, law = 2 * float(stats.norm.sf(abs(statistic))), "z"
+        p = 2 * float(stats.norm.sf(abs(statistic)))
+        law = "z"
     middle, low, high = _typical(apart[differs] if len(nonzero) > 1 else apart, deviation)
     method = f"Wilcoxon signed rank, {len(nonzero)} that differ; {law}; interval of the pseudomedian"
     return DifferenceTest(middle, low, high, statistic, p, method, unfit=OF_RANKS)
@@ -164,9 +174,11 @@ def _with_interval_of_means(
         return test
     if worst is None:
         farthest = float(np.abs(sums / shares).max())
-        losses, what = (-farthest, farthest), "as far apart as any of these: the metric has no worst value"
+        losses = (-farthest, farthest)
+        what = "as far apart as any of these: the metric has no worst value"
     else:
-        losses, what = (worst - ours.mean(), other.mean() - worst), f"at {worst:g}, the metric's worst value"
+        losses = (worst - ours.mean(), other.mean() - worst)
+        what = f"at {worst:g}, the metric's worst value"
     unseen = f"{len(sums)} patients without a failure do not exclude failures in {300 / len(sums):.2g} % (3/n)"
     method = f"bootstrap-t, and one further patient {what}; {unseen}"
     return replace(test, margin_ends=margins.mean_ends(sums, shares, losses, seed), margin_method=method)
@@ -174,7 +186,8 @@ def _with_interval_of_means(
 
 def _typical(apart: Floats, deviation: float) -> tuple[float, float, float]:
     """The median of the means of each two differences, and the ends of its interval by the law of signed ranks."""
-    cases, ordered = len(apart), np.sort(apart)
+    cases = len(apart)
+    ordered = np.sort(apart)
     if cases > MOST_WALSH:
         ordered = np.quantile(ordered, (np.arange(MOST_WALSH) + 0.5) / MOST_WALSH)
     upper = np.triu_indices(len(ordered))
@@ -192,7 +205,8 @@ def _area_parts(ours: Floats, other: Floats, positive: np.ndarray) -> Floats:
     above, below = (_share_below(no, ranks[positive]) for ranks in (second, first))
     under, over = (_share_below(yes, ranks[~positive]) for ranks in (first, second))
     parts = np.empty(len(ours))
-    parts[positive], parts[~positive] = (above - below) / positive.sum(), (under - over) / (~positive).sum()
+    parts[positive] = (above - below) / positive.sum()
+    parts[~positive] = (under - over) / (~positive).sum()
     return parts
 
 
@@ -225,7 +239,8 @@ def _mean_interval(sums: Floats, shares: Floats, seed: int, draws: int) -> Inter
 def _exact(sums: Floats) -> float:
     """The share of all exchanges of the signs of whole numbers whose sum is as far from 0."""
     integers = np.abs(np.rint(sums)).astype(int)
-    law, middle = np.zeros(2 * int(integers.sum()) + 1), int(integers.sum())
+    law = np.zeros(2 * int(integers.sum()) + 1)
+    middle = int(integers.sum())
     law[middle] = 1.0
     for number in integers:
         law = (np.roll(law, number) + np.roll(law, -number)) / 2
@@ -238,7 +253,9 @@ def paired_bootstrap(first: Estimate, second: Estimate) -> DifferenceTest:
 
     p is the level at which the interval of `difference` ends at 0, so that both always say the same.
     """
-    apart, draws, other = intervals.difference(first, second), first.draws, second.draws
+    apart = intervals.difference(first, second)
+    draws = first.draws
+    other = second.draws
     if apart.low is None or apart.high is None or draws is None or other is None:
         same = abs(apart.value) <= NOTHING
         return DifferenceTest(apart.value, None, None, 0.0 if same else np.nan, 1.0 if same else np.nan, apart.method)
@@ -250,7 +267,8 @@ def paired_bootstrap(first: Estimate, second: Estimate) -> DifferenceTest:
     # The interval is widened for few patients: what it is widened by is taken from the normal deviate here.
     wide = float(stats.norm.isf(share / 2)) * (free / draws.fewest) ** 0.5
     statistic = apart.value / max(float(figures.std(ddof=1)), NOTHING)
-    p, too_few = 2 * float(stats.t.sf(wide, free)), margins.too_few_for_margins(len(draws.strata))
+    p = 2 * float(stats.t.sf(wide, free))
+    too_few = margins.too_few_for_margins(len(draws.strata))
     return DifferenceTest(apart.value, apart.low, apart.high, statistic, p, apart.method, too_few)
 
 
@@ -329,7 +347,9 @@ def case_test(name: str, first: CaseValues, second: CaseValues, *, seed: int) ->
         raise UsageError(f"{name} does not fit {first.metric}", "test", f"Choose {' or '.join(fitting)}")
     if not np.array_equal(first.cases, second.cases):
         raise UsageError(f"{first.metric} of other cases", "test", "Give both models of the same cases")
-    ours, other, patients = first.values, second.values, first.patients
+    ours = first.values
+    other = second.values
+    patients = first.patients
     if name == "permutation":
         return permutation_test(ours, other, first.positive, patients, worst=first.worst, seed=seed)
     if first.positive is not None:
@@ -427,7 +447,8 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
     _refuse_other_cases(base, table, first, name)
     ours, theirs = (list(zip(one["case"], one["label"], strict=True)) for one in (base, table))
     if unpaired := sorted({*ours} ^ {*theirs}):
-        (case, label), whose = unpaired[0], first if unpaired[0] in ours else name
+        case, label = unpaired[0]
+        whose = first if unpaired[0] in ours else name
         rows = errors.count_phrase(len(unpaired), "row")
         problem = f"{rows} in only one of the tables, the first case {case}, label {label} in {whose}"
         raise DatasetError(problem, name, REMEDY)
@@ -444,7 +465,8 @@ def _in_order_of(base: Table, table: Table, first: str, name: str) -> Table:
 
 def _refuse_other_cases(base: Table, table: Table, first: str, name: str) -> None:
     """DatasetError where the models were scored on other cases, as those of two splits are."""
-    ours, theirs = set(base["case"]), set(table["case"])
+    ours = set(base["case"])
+    theirs = set(table["case"])
     if ours != theirs:
         apart = [f"{len(own)} only in {whose}" for own, whose in ((ours - theirs, first), (theirs - ours, name)) if own]
         raise DatasetError(

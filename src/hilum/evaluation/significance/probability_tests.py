@@ -91,7 +91,8 @@ def decision_curve(
     everybody = benefit_parts(np.ones(len(parts)), positive, thresholds)
     owner = testing.patient_numbers(patients, len(parts))
     half = _half_widths(parts, owner)
-    value, treat_all = parts.mean(axis=0), everybody.mean(axis=0)
+    value = parts.mean(axis=0)
+    treat_all = everybody.mean(axis=0)
     apart = parts - np.where(treat_all > 0, everybody, 0.0)
     needless, missed = _unseen_costs(probabilities, positive, thresholds, owner)
     low, high = value - half - needless, value + half
@@ -108,7 +109,8 @@ def _unseen_costs(
     The upper end of the exact interval of none among the patients of that class (Clopper and Pearson).
     """
     chance, truth = _pair(probabilities, positive)
-    levels, is_positive = np.asarray(thresholds, dtype=np.float64), truth > 0
+    levels = np.asarray(thresholds, dtype=np.float64)
+    is_positive = truth > 0
     called = chance[:, None] >= levels
     costs = []
     for is_of_class, wrong, price in ((~is_positive, called, levels / (1 - levels)), (is_positive, ~called, 1.0)):

@@ -41,7 +41,8 @@ def icc(ratings: ArrayLike, form: Form = "2") -> DifferenceTest:
     if not np.ptp(table) > 0:
         problem = f"all ratings are {table.flat[0]:g}, so that subjects do not differ and nothing can be compared"
         raise UsageError(problem, "icc", "Give ratings that differ, or state the share of equal ratings")
-    kind, raters = form.removesuffix("k"), table.shape[1]
+    kind = form.removesuffix("k")
+    raters = table.shape[1]
     if kind not in WORDS:
         raise UsageError(f"{form!r} is not a form of the ICC", "icc", "Choose 1, 2, 3, 1k, 2k or 3k")
     value, low, high, statistic, p = _two_way(table) if kind == "2" else _by_ratio(table, one_way=kind == "1")
@@ -62,7 +63,8 @@ def _of_mean(single: float, raters: int) -> float:
 
 def _squares(table: Floats) -> tuple[float, float, float]:
     """Mean squares between subjects, between raters, and of what is left."""
-    (subjects, raters), grand = table.shape, table.mean()
+    subjects, raters = table.shape
+    grand = table.mean()
     between = raters * float(((table.mean(axis=1) - grand) ** 2).sum())
     of_raters = subjects * float(((table.mean(axis=0) - grand) ** 2).sum())
     # What is left may be less than rounding, where raters agree.
@@ -76,7 +78,8 @@ def _by_ratio(table: Floats, *, one_way: bool) -> tuple[float, float, float, flo
     between, of_raters, rest = _squares(table)
     first, second = subjects - 1, (subjects - 1) * (raters - 1)
     if one_way:
-        rest, second = (rest * second + of_raters * (raters - 1)) / (second + raters - 1), subjects * (raters - 1)
+        rest = (rest * second + of_raters * (raters - 1)) / (second + raters - 1)
+        second = subjects * (raters - 1)
     ratio = between / rest
     tail = (1 + LEVEL) / 2
     ends = ratio, ratio / stats.f.ppf(tail, first, second), ratio * stats.f.ppf(tail, second, first)
@@ -98,7 +101,8 @@ def _two_way(table: Floats) -> tuple[float, float, float, float, float]:
     of_subjects, of_raters, of_rest = (
         own * many / random.chisquare(many, DRAWS) for own, many in zip(squares, free, strict=True)
     )
-    value, ends = _absolute(subjects, raters, rest, n, k), _absolute(of_subjects, of_raters, of_rest, n, k)
+    value = _absolute(subjects, raters, rest, n, k)
+    ends = _absolute(of_subjects, of_raters, of_rest, n, k)
     low, high = np.quantile(ends, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     ratio = subjects / rest
     return float(value), low, high, ratio, float(stats.f.sf(ratio, free[0], free[2]))
@@ -121,12 +125,16 @@ def mean_over_raters(values: ArrayLike, owners: ArrayLike | None = None, *, most
     owner = testing.patient_numbers(owners, ratings.shape[1])
     table = np.stack([np.bincount(owner, row) / np.bincount(owner) for row in ratings])
     raters, subjects = table.shape
-    mean, method = float(table.mean()), "mean over readers and cases, both random"
+    mean = float(table.mean())
+    method = "mean over readers and cases, both random"
     if min(raters, subjects) < 2:
         return DifferenceTest(mean, None, None, math.nan, math.nan, f"{method}; needs two readers and two patients")
     between, of_raters, rest = _squares(table.T)
-    of_raters, between = max(of_raters, rest), max(between, rest)  # a variance is never below 0
-    total, free = of_raters + between - rest, (raters - 1) * (subjects - 1)
+    # a variance is never below 0
+    of_raters = max(of_raters, rest)
+    between = max(between, rest)
+    total = of_raters + between - rest
+    free = (raters - 1) * (subjects - 1)
     spread = of_raters**2 / (raters - 1) + between**2 / (subjects - 1) + rest**2 / free
     degrees = total**2 / spread if spread > 0 else None
     return testing.normal_test(mean, math.sqrt(total / table.size), method, degrees, most=most)

@@ -60,7 +60,8 @@ def normal_test(
             difference, None, None, 0.0 if same else np.inf, 1.0 if same else np.nan, f"{method}; {why}"
         )
     law = stats.norm if degrees is None else stats.t(degrees)
-    half, statistic = float(law.ppf((1 + LEVEL) / 2)) * error, difference / error
+    half = float(law.ppf((1 + LEVEL) / 2)) * error
+    statistic = difference / error
     low, high = max(difference - half, -most), min(difference + half, most)
     return DifferenceTest(difference, low, high, statistic, 2 * float(law.sf(abs(statistic))), method)
 
@@ -77,7 +78,8 @@ def patient_numbers(patients: ArrayLike | None, cases: int) -> NDArray[np.intp]:
 
 def paired_numbers(first: ArrayLike, second: ArrayLike) -> tuple[Floats, Floats]:
     """Two arrays of one number a case. Raises UsageError for anything else."""
-    ours, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    ours = np.asarray(first, dtype=np.float64)
+    other = np.asarray(second, dtype=np.float64)
     if not ours.shape == other.shape == (ours.size,):
         problem = f"numbers of {ours.shape} and {other.shape} cases in `first` and `second`"
         raise UsageError(problem, "test", "Give one number per case, of the same cases in the same order")
@@ -109,7 +111,8 @@ def _adjust(p: ArrayLike, rule: Rule) -> Floats:
     p_values = np.asarray(p, dtype=np.float64)
     if p_values.ndim != 1 or (p_values < 0).any() or (p_values > 1).any():
         raise UsageError("p-values outside 0..1, or not in a row", "adjustment", "Give (tests,) p-values")
-    adjusted, finite = np.full(len(p_values), np.nan), np.flatnonzero(np.isfinite(p_values))
+    adjusted = np.full(len(p_values), np.nan)
+    finite = np.flatnonzero(np.isfinite(p_values))
     order = finite[np.argsort(p_values[finite], kind="stable")]
     if len(order):
         adjusted[order] = np.minimum(rule(p_values[order], len(order)), 1.0)

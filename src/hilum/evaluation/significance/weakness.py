@@ -16,13 +16,21 @@ from hilum.values import Array, Floats
 
 LEVEL = 0.05
 # Patients that a group, and the rest, must have to be judged; levels of a column that is not cut into ranges.
-FEWEST, MOST_LEVELS = 10, 8
+FEWEST = 10
+MOST_LEVELS = 8
 TOO_FEW = "too few to judge"
 # Permutations at the most and of very many patients, times patients; fewer once every group was exceeded so often:
 # Besag and Clifford, Biometrika 1991, doi:10.1093/biomet/78.2.301
-DRAWS, FEWEST_DRAWS, MOST_WORK, ENOUGH, AT_ONCE = 9999, 1999, 100_000_000, 20, 500
+DRAWS = 9999
+FEWEST_DRAWS = 1999
+MOST_WORK = 100_000_000
+ENOUGH = 20
+AT_ONCE = 500
 # Clusters are of so many patients on average, along so many principal axes.
-PATIENTS_A_CLUSTER, MOST_CLUSTERS, AXES, ROUNDS = 25, 8, 16, 50
+PATIENTS_A_CLUSTER = 25
+MOST_CLUSTERS = 8
+AXES = 16
+ROUNDS = 50
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,8 @@ def weak_groups(
     """
     wrong = np.asarray(errors, dtype=np.float64)
     _, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    tested, members = list[WeakGroup](), list[Array]()
+    tested = list[WeakGroup]()
+    members = list[Array]()
     for attribute, values in attributes.items():
         for group, inside in groups_of_values(values).items():
             group_found = _describe(attribute, group, wrong, owner, inside)
@@ -153,7 +162,8 @@ def _describe(attribute: str, group: str, wrong: Floats, owner: Array, inside: A
         count, total = (np.bincount(owner[which], weights, people) for weights in (None, wrong[which]))
         parts.append((count, total, total.sum() / max(count.sum(), 1)))
     (count, total, mean), (others, other_total, elsewhere) = parts
-    here, outside = int((count > 0).sum()), int((others > 0).sum())
+    here = int((count > 0).sum())
+    outside = int((others > 0).sum())
     weak_group = WeakGroup(
         attribute, group, int(inside.sum()), here, float(mean), float(elsewhere), float(mean - elsewhere)
     )
@@ -175,12 +185,15 @@ def _chances(wrong: Floats, owner: Array, members: Array, seed: int) -> list[flo
     counts = np.bincount(owner, minlength=people)
     errors = np.bincount(owner, wrong, people) / counts
     shares = np.stack([np.bincount(owner, inside, people) / counts for inside in members])
-    errors, shares = errors - errors.mean(), shares - shares.mean(axis=1, keepdims=True)
+    errors = errors - errors.mean()
+    shares = shares - shares.mean(axis=1, keepdims=True)
     errors[np.abs(errors) <= 1e-12 * np.abs(wrong).max()] = 0.0  # rounding of errors that are all the same
     # What differs by rounding alone is a tie, and a tie counts against the group.
     rise = _rises(shares, errors[None])[:, 0]
     rise -= 1e-9 * np.abs(rise)
-    random, reached, done = np.random.default_rng(seed), np.zeros(len(shares)), 0
+    random = np.random.default_rng(seed)
+    reached = np.zeros(len(shares))
+    done = 0
     most = int(np.clip(MOST_WORK // people, FEWEST_DRAWS, DRAWS))
     while done < most and reached.min() < ENOUGH:
         rows = min(AT_ONCE, most - done)
@@ -198,12 +211,14 @@ def _rises(shares: Floats, errors: Floats) -> Floats:
     """
     size = (shares**2).sum(axis=1, keepdims=True).clip(1e-12)
     weights = shares**2 / (1 - 1 / shares.shape[1] - shares**2 / size).clip(1e-12)
-    products, squares = shares @ errors.T, (errors**2).T
+    products = shares @ errors.T
+    squares = (errors**2).T
     slopes = products / size
     variances = weights @ squares - 2 * slopes * ((weights * shares) @ errors.T)
     variances += slopes**2 * (weights * shares**2).sum(axis=1, keepdims=True)
     error = np.sqrt(np.maximum(variances, 1e-9 * size * squares.mean(axis=0)).clip(1e-180))
-    t, cubes = products / error, shares**3
+    t = products / error
+    cubes = shares**3
     third = cubes @ (errors**3).T - 3 * slopes * ((cubes * shares) @ squares)
     third += 3 * slopes**2 * ((cubes * shares**2) @ errors.T) - slopes**3 * (cubes * shares**3).sum(
         axis=1, keepdims=True

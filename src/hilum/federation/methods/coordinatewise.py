@@ -22,7 +22,8 @@ class Median:
 
     def start(self, common: CommonState) -> None:
         """A round begins."""
-        self.common, self.sites = common, list[Arrays]()
+        self.common = common
+        self.sites = list[Arrays]()
 
     def add(self, site: str, weights: Arrays, share: float) -> None:
         """Keep a site's weights."""

@@ -18,7 +18,8 @@ class FedAvg:
     def start(self, common: CommonState) -> None:
         """A round begins."""
         self.common = common
-        self.sums, self.count = dict[str, np.ndarray](), 0.0
+        self.sums = dict[str, np.ndarray]()
+        self.count = 0.0
 
     def add(self, site: str, weights: Arrays, share: float) -> None:
         """Add a site's weights to the sum."""

@@ -8,7 +8,9 @@ from hilum.federation.aggregation import CommonState
 from hilum.federation.methods.fedavg import FedAvg
 
 # As in the paper, algorithm 2 and its experiments.
-FIRST, SECOND, ADAPTIVITY = 0.9, 0.99, 1e-3
+FIRST = 0.9
+SECOND = 0.99
+ADAPTIVITY = 1e-3
 
 
 class FedOpt(FedAvg):
@@ -16,10 +18,12 @@ class FedOpt(FedAvg):
 
     def finish(self) -> CommonState:
         """The common weights, moved by the server's own rate."""
-        weights, moments = dict[str, np.ndarray](), dict[str, np.ndarray]()
+        weights = dict[str, np.ndarray]()
+        moments = dict[str, np.ndarray]()
         for name, mean in super().finish().weights.items():
             before = self.common.weights[name]
-            change, square = mean - before, np.square(mean - before)
+            change = mean - before
+            square = np.square(mean - before)
             first = self.common.moments.get(f"first/{name}", np.zeros_like(change))
             second = self.common.moments.get(f"second/{name}", np.full_like(change, ADAPTIVITY**2))
             first = FIRST * first + (1 - FIRST) * change

@@ -49,7 +49,8 @@ def planned_size(weights: Content) -> dict[str, SizeValue] | None:
     rising = [f"decoder.transpconvs.{place}.weight" for place in range(count - 1)]
     if count < 2 or not {*named, *rising} <= set(weights):
         return None
-    kernels, ups = [weights[name] for name in named], [weights[name] for name in rising]
+    kernels = [weights[name] for name in named]
+    ups = [weights[name] for name in rising]
     axes = kernels[0].ndim - 2
     return {
         "features": [int(one.shape[0]) for one in kernels],
@@ -125,13 +126,15 @@ RESIDUAL = _layout(
 )
 
 
-PLAN, WEIGHTS = "nnssl_adaptation_plan", "network_weights"
+PLAN = "nnssl_adaptation_plan"
+WEIGHTS = "network_weights"
 FIRST_CONVOLUTION = "encoder.stages.0.blocks.0.conv1.conv.weight"
 
 
 def nnssl_weights(content: Content) -> dict[str, Tensor]:
     """The tensors of encoder and stem by our names, and those of the decoder where it has nnU-Net's."""
-    plan, pretrained = content[PLAN], content[PLAN].get("pretrain_plan")
+    plan = content[PLAN]
+    pretrained = content[PLAN].get("pretrain_plan")
     transpose = pretrained.get("transpose_forward") if isinstance(pretrained, Mapping) else None
     weights = reorder_axes(without_repeats(content[WEIGHTS]), transpose)
     parts = {"encoder.stages.": f"{plan['key_to_encoder']}.", "encoder.stem.": f"{plan['key_to_stem']}."}
@@ -149,7 +152,8 @@ def nnssl_size(content: Content) -> dict[str, SizeValue] | None:
     weights = nnssl_weights(content)
     if (settings := planned_size(weights)) is not None:
         return settings
-    count, axes = weight_layout.count_parts(weights, "encoder.stages."), weights[FIRST_CONVOLUTION].ndim - 2
+    count = weight_layout.count_parts(weights, "encoder.stages.")
+    axes = weights[FIRST_CONVOLUTION].ndim - 2
     first = [weights[f"encoder.stages.{stage}.blocks.0.conv1.conv.weight"] for stage in range(count)]
     return {
         "features": [int(one.shape[0]) for one in first],

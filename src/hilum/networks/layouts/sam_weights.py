@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-ENCODER, MASKS = "image_encoder.", "mask_decoder.mask_tokens.weight"
-POSITIONS, KERNEL = "image_encoder.pos_embed", "image_encoder.patch_embed.proj.weight"
+ENCODER = "image_encoder."
+MASKS = "mask_decoder.mask_tokens.weight"
+POSITIONS = "image_encoder.pos_embed"
+KERNEL = "image_encoder.patch_embed.proj.weight"
 KNOWN = {POSITIONS, KERNEL, MASKS, "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"}
 RELATIVE = "image_encoder.blocks.{}.attn.rel_pos_h"
 
@@ -33,8 +35,10 @@ def is_sam(content: Content) -> bool:
 
 def sam_size(content: Content) -> dict[str, Any]:
     """The settings of the family `sam`."""
-    grid, patch = int(content[POSITIONS].shape[1]), int(content[KERNEL].shape[-1])
-    depth, width = weight_layout.count_parts(content, "image_encoder.blocks."), int(content[KERNEL].shape[0])
+    grid = int(content[POSITIONS].shape[1])
+    patch = int(content[KERNEL].shape[-1])
+    depth = weight_layout.count_parts(content, "image_encoder.blocks.")
+    width = int(content[KERNEL].shape[0])
     spans = [(len(content[RELATIVE.format(n)]) + 1) // 2 for n in range(depth)]
     return {
         "image": grid * patch,
@@ -71,7 +75,8 @@ def with_adapter(content: Content, adapter: Content, side: int, where: str) -> d
     pairs = len([name for name in adapter if name.startswith("w_a_")])
     if not pairs or MASKS not in own:
         raise UsageError("is no adapter of SAMed", where, "Give the file with w_a_000, w_b_000, ... that it wrote")
-    width, given = adapter["w_a_000"].shape[1], own[MASKS].shape[1]
+    width = adapter["w_a_000"].shape[1]
+    given = own[MASKS].shape[1]
     if (pairs, width, given) != (2 * size["depth"], size["width"], size["features"]):
         problem = f"is for another size: {pairs // 2} blocks of {width}, and the base file has {size['depth']} of"
         raise UsageError(f"{problem} {size['width']}", where, "Give the base file with which it was trained")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # OpenAI's mean and deviation of each colour, of values from 0 to 1, which both programs took over.
-MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 SIDE = 224
 SCALE = "logit_scale"
 

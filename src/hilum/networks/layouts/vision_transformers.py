@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-KERNEL, POSITIONS = "patch_embed.proj.weight", "pos_embed"
+KERNEL = "patch_embed.proj.weight"
+POSITIONS = "pos_embed"
 # Features of a head of attention; ViT-H and ViT-g have other numbers of heads.
-HEAD, HEADS = 64, {1280: 16, 1536: 24}
+HEAD = 64
+HEADS = {1280: 16, 1536: 24}
 
 
 def vit_size(weights: Content, model: str, before: int = 1) -> dict[str, SizeValue]:
@@ -30,7 +32,8 @@ def vit_size(weights: Content, model: str, before: int = 1) -> dict[str, SizeVal
     model:  timm's name of a network of this kind, whose other settings hold
     before: positions that are not those of patches
     """
-    kernel, width = weights[KERNEL], int(weights[KERNEL].shape[0])
+    kernel = weights[KERNEL]
+    width = int(weights[KERNEL].shape[0])
     side = math.isqrt(int(weights[POSITIONS].shape[1]) - before) if POSITIONS in weights else 0
     patch = int(kernel.shape[-1])
     settings: dict[str, SizeValue] = {

@@ -40,8 +40,12 @@ WINDOWED = {
 SHORT = 4
 # Training cases of which a label may keep to one half by chance: beside another in the other half, in halves of all
 # that is contoured, and with nothing in the other half.
-BESIDE_ANOTHER, OF_THE_CONTOURED, ALONE = 2, 6, 10
-ALIKE, DIFFERENT, NUMBERED = "alike", "different", "numbered"
+BESIDE_ANOTHER = 2
+OF_THE_CONTOURED = 6
+ALONE = 10
+ALIKE = "alike"
+DIFFERENT = "different"
+NUMBERED = "numbered"
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ def sided_by_place(fingerprint: Fingerprint, labels: Iterable[Label]) -> str:
         left, right = ([value for value, own in kept.items() if own[0] == half and own[1] >= fewest] for half in (0, 1))
         if left and right:
             pair = sorted((min(left), min(right)))
-            both, count = " and ".join(names[value] for value in pair), min(kept[value][1] for value in pair)
+            both = " and ".join(names[value] for value in pair)
+            count = min(kept[value][1] for value in pair)
             whole = "what is contoured in " if of_contoured else ""
             halves = f"the two halves of {whole}all {count} training cases"
             return f"{both} keep to {halves}, and in the mirror each would lie where the other does"

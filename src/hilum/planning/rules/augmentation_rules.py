@@ -25,7 +25,8 @@ FINE = ("blur", "low_resolution", "motion", "ghosting", "spikes", "dose_noise", 
 # Accidents of the acquisition are rare, and a short training has other things to learn first.
 ACCIDENTS = 0.05
 # Of dyes, of tiles of slides: HED-light.
-STAIN, TELLEZ = 0.05, "doi:10.1016/j.media.2019.101544"
+STAIN = 0.05
+TELLEZ = "doi:10.1016/j.media.2019.101544"
 
 UNPROVEN = frozenset(
     {"cutout", "mixup", "cutmix", "elastic", "shear", "sharpen", "equalise", "style", "colour", "stain", "paste"}
@@ -59,7 +60,8 @@ def augmentation_decisions(
     """
     flips, reason = _flips(profile, anatomy, left_right, task, len(patch))
     if flips and covariate:
-        flips, reason = (), f"{covariate} states a side, and in the mirror it would be the wrong one"
+        flips = ()
+        reason = f"{covariate} states a side, and in the mirror it would be the wrong one"
     tiny = max(patch) <= TINY
     is_picture = len(patch) == PICTURE
     sided = orient.names_sides(task.channels_when_mirrored) or anatomy.sides == NUMBERED or bool(anatomy.placed)
@@ -179,7 +181,8 @@ def check_mirroring(settings: PlanSettings) -> None:
 
     Neither do further views in prediction.
     """
-    mirrored, ndim = settings.task.channels_when_mirrored, settings.preprocessing.ndim
+    mirrored = settings.task.channels_when_mirrored
+    ndim = settings.preprocessing.ndim
     settings.augmentation.check(mirrored, ndim)
     orient.check_flips(
         "inference", settings.inference.flips, settings.inference.left_right, mirrored=mirrored, ndim=ndim

@@ -59,7 +59,8 @@ def _cascade(task: Task, grid: Grid, machine: Machine, wishes: Wishes) -> Decisi
         return Decision(None, f"{shown}, so one patch shows enough of the surroundings", NNUNET)
     if wishes.configurations == "ensemble":
         return Decision(None, f"{shown}, but the mean of slices and volumes was asked for, without a cascade")
-    parts, is_compared = max(1, wishes.folds), wishes.configurations == "auto" and wishes.folds > 0
+    parts = max(1, wishes.folds)
+    is_compared = wishes.configurations == "auto" and wishes.folds > 0
     trainings = parts * (CROSS_FITS + 1)
     least = least_minutes(parts, cascade=True) if is_compared else parts * LONG
     if wishes.minutes is not None and wishes.minutes < least:
@@ -68,7 +69,8 @@ def _cascade(task: Task, grid: Grid, machine: Machine, wishes: Wishes) -> Decisi
         return Decision(None, f"{shown}, but {few}: {least:g} would do", NNUNET)
     factor = _factor(grid, _usual(grid.patch, machine))
     spacing = _low_spacing(grid, factor)
-    where, shared = "in each fold " if wishes.folds else "", _share_reason(trainings, is_compared=is_compared)
+    where = "in each fold " if wishes.folds else ""
+    shared = _share_reason(trainings, is_compared=is_compared)
     return Decision(
         factor,
         f"{shown}: {where}{CROSS_FITS} networks on a grid coarser by this factor{spacing} see all of it first, each "
@@ -102,7 +104,8 @@ def low_resolution_plan(plan: Plan, fingerprint: Fingerprint, machine: Machine) 
     The memory is that of the plan given, until it is predicted anew.
     """
     settings = typed_sections.typed_plan(plan)
-    coarser, network = settings.preprocessing.cascade or 1.0, settings.network
+    coarser = settings.preprocessing.cascade or 1.0
+    network = settings.network
     reduction = settings.preprocessing.reduction * coarser
     room = _room(plan, machine) / reduction  # which `suggest_grid` gives back for the fineness that is given away
     grid = grid_rules.planned_grid(settings, fingerprint, machine.device, coarser=coarser, room=room)
@@ -153,7 +156,8 @@ def least_minutes(folds: int, *, cascade: bool) -> float:
 
 def check_cascade(settings: PlanSettings) -> None:
     """A network that goes before has something to show, and sees more than the one after it."""
-    where, off = "preprocessing.cascade", "Give none"
+    where = "preprocessing.cascade"
+    off = "Give none"
     if settings.preprocessing.cascade is None:
         if settings.augmentation.marks:
             raise PlanError("no first network marks labels for this one", "augmentation.marks", "Give 0")
@@ -169,7 +173,9 @@ def check_cascade(settings: PlanSettings) -> None:
 
 def check_configurations(settings: PlanSettings) -> None:
     """Configurations are compared by folds, for volumes that have slices, with time for a training of each."""
-    search, where, off = settings.search, "search.configurations", "or leave it out"
+    search = settings.search
+    where = "search.configurations"
+    off = "or leave it out"
     if search.configurations not in ("auto", "ensemble"):
         return
     if not settings.split.folds:

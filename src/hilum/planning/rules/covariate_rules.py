@@ -65,7 +65,8 @@ FEWEST_PATIENTS = 5
 # Texts from which the numbers are found; of more, so many in even steps.
 MOST_TEXTS = 10_000
 # Of the subspace iteration: directions beside those that are kept, and rounds (Halko et al., doi:10.1137/090771806).
-BESIDE, ROUNDS = 8, 12
+BESIDE = 8
+ROUNDS = 12
 LARGEST = 127
 # Of the largest deviation; a number that hardly varies over the training texts would be huge for a new one.
 LEAST_DEVIATION = 0.05
@@ -95,7 +96,8 @@ def context_decision(dataset: Dataset, fingerprint: Fingerprint, asked: Any, *, 
         raise PlanError(problem, "network.context", _choice(columns_there))
     of_name = {name: [case.covariates.get(name) for case in cases] for name in names}
     read = {name: values for name, values in of_name.items() if is_monitored(values)}
-    when, patients = time_stretches(read) if read else "", [case.patient for case in cases]
+    when = time_stretches(read) if read else ""
+    patients = [case.patient for case in cases]
     unread = {one.column: one for one in dataset.problems if one.column}
     columns: list[PatientColumn] = []
     without: list[str] = []
@@ -348,7 +350,8 @@ FEATURES = 16
 # entries seems to tell by chance (Bickel et al.). Of 5,000 columns that told nothing 0.3 left an AUROC of .943, as
 # without them, and a fiftieth of it .70 to .80; three that told half of the class raised .82 to .90 to .93 (210 cases).
 SPARSITY = 0.3
-PEREZ, BICKEL = "arXiv:1709.07871", "doi:10.1214/08-AOS620"
+PEREZ = "arXiv:1709.07871"
+BICKEL = "doi:10.1214/08-AOS620"
 GORISHNIY = "arXiv:2106.11959"
 REASONS = {
     "concatenate": ("the whole image gets one answer: covariates join its pooled features", MOBADERSANY),

@@ -38,9 +38,11 @@ MARGIN = 1.1
 ODD = 1.5
 # So few thick slices leave a convolution across them little to see.
 FEW_SLICES = 16
-MOST_STAGES, FEWEST_VOXELS = 6, 4
+MOST_STAGES = 6
+FEWEST_VOXELS = 4
 # How much longer, and larger, a window of prediction may be than a patch of training (`bench/windows.py` at b35ea394).
-LONGER_WINDOW, LARGER_WINDOW = 1.5, 2.25
+LONGER_WINDOW = 1.5
+LARGER_WINDOW = 2.25
 ILSE = "arXiv:1802.04712"
 # Settings of a network that works on images of one shape only.
 FOR_ONE_SHAPE = frozenset({"patch", "image"})
@@ -162,7 +164,8 @@ def suggest_grid(
     longest = (voxels if needs.dense else WHOLE_SIDE[axes][training_memory.device_kind(device)]) * room ** (1 / axes)
     # A shape of its own would stretch every image, and structures with it.
     if (needs.scaled or needs.dense) and physical:
-        sizes, spacings = np.array(shapes, dtype=float), np.array(steps)
+        sizes = np.array(shapes, dtype=float)
+        spacings = np.array(steps)
         return _scale(sizes, spacings, longest, fingerprint.unit, device, dense=needs.dense, asked=spacing)
     return _stretch(fingerprint, needs, longest, device)
 
@@ -221,8 +224,11 @@ def check_whole_structures(settings: PlanSettings, fingerprint: Fingerprint, gri
 
     grid: of the plan for these training cases
     """
-    task, chosen, patch = settings.task, settings.preprocessing, settings.training.patch
-    because, median = task.why_uncut, np.median(grid.extent, axis=0).round()
+    task = settings.task
+    chosen = settings.preprocessing
+    patch = settings.training.patch
+    because = task.why_uncut
+    median = np.median(grid.extent, axis=0).round()
     if because and any(size < whole for size, whole in zip(patch, median, strict=True)):
         problem = f"{because}; images have {median.astype(int).tolist()} voxels, and patches {list(patch)}"
         raise PlanError(problem, "training.patch", "Give patches as large as the images, or another task.loss")
@@ -278,8 +284,10 @@ def _stretch(fingerprint: Fingerprint, needs: GridNeeds, longest: float, device:
     step = np.ones(len(size))
     if not needs.dense and all(case.physical for case in fingerprint.cases):
         step = np.median(np.array(shapes) * np.array(steps), axis=0) / size  # of a voxel of the usual image
-    spacing, extent = Decision(None, "each image is brought to one shape as a whole"), np.tile(size, (len(shapes), 1))
-    patch, strides = tuple(int(n) for n in shape.value), _strides(size, step, True)
+    spacing = Decision(None, "each image is brought to one shape as a whole")
+    extent = np.tile(size, (len(shapes), 1))
+    patch = tuple(int(n) for n in shape.value)
+    strides = _strides(size, step, True)
     return Grid(spacing, shape, patch, strides, extent, whole=True, dense=needs.dense)
 
 
@@ -320,7 +328,8 @@ def training_window(grid: Grid, size: Mapping[str, PlainValue]) -> Decision:
     """
     if grid.whole:
         return Decision(list(grid.patch), "the network sees the whole image, as in training")
-    patch, multiple = np.asarray(grid.patch), np.prod(grid.strides, axis=0)
+    patch = np.asarray(grid.patch)
+    multiple = np.prod(grid.strides, axis=0)
     covering = np.ceil(np.percentile(grid.extent, 95, axis=0) / multiple - ROUNDING).astype(int) * multiple
     if covering.prod() <= 2 * grid.voxels and (covering >= patch).all():
         return Decision(covering.tolist(), "it holds 95 % of the training cases whole: one window instead of several")
@@ -400,7 +409,8 @@ def _scale(
         f"{len(shapes)} training cases whole"
     )
     padded += f", and {MARGIN - 1:.0%} more" if (size > sizes.max(axis=0)).any() else ""
-    decided, shape = Decision(spacing.tolist(), because if asked is None else BY_HAND), Decision(None, padded)
+    decided = Decision(spacing.tolist(), because if asked is None else BY_HAND)
+    shape = Decision(None, padded)
     strides = _strides(np.asarray(patch, dtype=float), np.ones(len(patch)) if dense else spacing, True)
     return Grid(decided, shape, tuple(patch), strides, shapes * steps / spacing, whole=True, dense=dense)
 
@@ -417,7 +427,8 @@ def _large_image_note(sizes: Floats, unit: str) -> str:
     count = int((sizes.max(axis=1) > ODD * usual).sum())
     if not count:
         return ""
-    which, longest = "one case is" if count == 1 else f"{count} cases are", f"{sizes.max():.4g} {unit}"
+    which = "one case is" if count == 1 else f"{count} cases are"
+    longest = f"{sizes.max():.4g} {unit}"
     return f"; {which} up to {longest} long, the others at most {usual:.4g}: without them all are seen finer"
 
 
@@ -448,14 +459,16 @@ def _strides(size: Floats, step: Floats, integers: bool) -> list[list[int]]:
 
     integers: of a shape that is fixed, while its number of voxels is even
     """
-    left, strides = size.copy(), [[1] * len(size)]
+    left = size.copy()
+    strides = [[1] * len(size)]
     while len(strides) < MOST_STAGES:
         fine = (left / 2 >= FEWEST_VOXELS) & (left % 2 == 0) if integers else left / 2 >= FEWEST_VOXELS
         halved = fine & (step <= 1.5 * step[fine].min(initial=np.inf))
         if not halved.any():
             break
         strides.append([2 if axis else 1 for axis in halved])
-        left, step = np.where(halved, left / 2, left), np.where(halved, step * 2, step)
+        left = np.where(halved, left / 2, left)
+        step = np.where(halved, step * 2, step)
     return strides
 
 
@@ -467,7 +480,8 @@ def coarsen_in_haste(
     minutes: of one training; None where none were given
     """
     changed = dict(decisions)
-    coarsest, reduction = changed.pop(COARSEST, None), changed.get(REDUCTION)
+    coarsest = changed.pop(COARSEST, None)
+    reduction = changed.get(REDUCTION)
     if coarsest is None or reduction is None or minutes is None:
         return changed
     pixels = sum(math.prod(case.shape) for case in fingerprint.cases)

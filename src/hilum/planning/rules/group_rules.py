@@ -36,7 +36,8 @@ def refuse_groups(asked: Any, dataset: Dataset, cases: Collection[str], where: s
 
 def check_fairness(settings: PlanSettings) -> None:
     """PlanError for a treatment of groups that has none, or that the network, the loss or the sampling rule out."""
-    training, family = settings.training, factory.family_of(settings.network.name)
+    training = settings.training
+    family = factory.family_of(settings.network.name)
     if training.fairness == "none":
         return
     if training.protected is None:
@@ -64,8 +65,10 @@ def check_fairness(settings: PlanSettings) -> None:
 
 def _check_constraint(settings: PlanSettings) -> None:
     """Calls of classes or findings are right or wrong, and the layer that makes them is linear."""
-    task, family = settings.task, factory.family_of(settings.network.name)
-    where, instead = "training.fairness", "Give balanced_batches or group_dro"
+    task = settings.task
+    family = factory.family_of(settings.network.name)
+    where = "training.fairness"
+    instead = "Give balanced_batches or group_dro"
     [head, *others] = task.heads.items()
     outputs = len(task.labels) if task.uncertainty in ("classes", "labels") else 0
     if others or not head[1].is_vector or head[1] != Vector(outputs):

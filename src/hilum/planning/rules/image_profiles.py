@@ -13,9 +13,12 @@ from hilum.files.modality_words import UNKNOWN_MODALITY
 # "unless":    across left and right unless what is imaged is known not to be
 # "never":     nothing is known
 Mirrors = Literal["always", "symmetric", "unless", "never"]
-ALWAYS, SYMMETRIC, NEVER = "always", "symmetric", "never"
+ALWAYS = "always"
+SYMMETRIC = "symmetric"
+NEVER = "never"
 # What a number means that means the same in every image: HU, SUV.
-WINDOW, UPTAKE = "window", "uptake"
+WINDOW = "window"
+UPTAKE = "uptake"
 
 
 @dataclass(frozen=True)

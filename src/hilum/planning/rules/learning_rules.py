@@ -23,7 +23,8 @@ from hilum.values import Decision, Fingerprint, Plan
 
 ADAMW = "arXiv:1711.05101"
 # From so many minutes on the validation cases are looked at oftener, and a training may end before its time.
-LONG, VERY_LONG = 120.0, 480.0
+LONG = 120.0
+VERY_LONG = 480.0
 # What follows where a person takes SGD with Nesterov's momentum, as nnU-Net trains.
 WITH_SGD = {"training.learning_rate": 1e-2, "training.weight_decay": 3e-5, "training.schedule": "poly"}
 
@@ -79,7 +80,8 @@ def training_decisions(
     modality_dropout: Decision,
 ) -> dict[str, Decision]:
     """The section "training"; what the task decides comes on top."""
-    dense, minutes = not grid.whole, wishes.minutes
+    dense = not grid.whole
+    minutes = wishes.minutes
     minutes_each = None if minutes is None else minutes / max(1, wishes.folds)
     return {
         "minutes": Decision(minutes, "asked for") if minutes else Decision(None, "the number of steps decides"),
@@ -170,7 +172,8 @@ def _epochs(*, every_voxel: bool) -> Decision:
 
 def _rate(dense: bool, family: str) -> Decision:
     """The rate of short trials, on one set for each kind; there is no paper behind it."""
-    usual, (times, why) = 4e-3 if dense else 2e-3, factory.learning_rate_factor(family, "dense" if dense else "vector")
+    usual = 4e-3 if dense else 2e-3
+    times, why = factory.learning_rate_factor(family, "dense" if dense else "vector")
     if times != 1:
         return Decision(usual * times, f"{times:g} of the usual {usual:g}, because {family} {why}")
     return Decision(usual, "AdamW with warm-up and cosine learns fast with it, and the gradients' norm is clipped")
@@ -229,7 +232,8 @@ def no_search() -> dict[str, Decision]:
 
 def check_search(settings: PlanSettings) -> None:
     """A search has a length, ends before the run does, and has something to train with that is searched for."""
-    search, training = settings.search, settings.training
+    search = settings.search
+    training = settings.training
     if not search.is_on:
         return
     if training.deterministic and search.trials is None:
@@ -294,7 +298,8 @@ def check_transfer(settings: PlanSettings) -> None:
 
 def _check_prototypes(settings: PlanSettings) -> None:
     """PlanError where no single linear layer states one class of several, for the image or for each voxel."""
-    family, [(head, kind), *others] = factory.family_of(settings.network.name), settings.task.heads.items()
+    family = factory.family_of(settings.network.name)
+    [(head, kind), *others] = settings.task.heads.items()
     with torch.device("meta"):
         network = torch_networks.build_module(settings.task, settings.architecture)
     layer: Any = network_parts.last_layers(network, family.features).get(head) if family.features else None

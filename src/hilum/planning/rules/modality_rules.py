@@ -11,7 +11,8 @@ from hilum.transforms import COLOUR, channel_stack
 from hilum.values import Dataset, Decision, StatedSettings
 
 # Each image is left out half the time, so that nearly every subset of them is seen as often as any other.
-DROPOUT, MMFORMER = 0.5, "arXiv:2206.02425"
+DROPOUT = 0.5
+MMFORMER = "arXiv:2206.02425"
 HEMIS = "arXiv:1607.05194"
 # From this share of cases that lack an image on it is said why no network is built around them.
 FEW = 0.05

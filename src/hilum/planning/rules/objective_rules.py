@@ -27,7 +27,8 @@ MEASURED_TEACHER = (
     "inverted contrast (.87), and less than half of a darker one (.43)"
 )
 NOTHING = Decision(None, "")
-TERMS, UNLABELLED = f"{SECTION}.terms", f"{SECTION}.unlabelled"
+TERMS = f"{SECTION}.terms"
+UNLABELLED = f"{SECTION}.unlabelled"
 
 
 def objectives_sections(
@@ -121,7 +122,9 @@ def _with_columns(plan: Plan, dataset: Dataset, fingerprint: Fingerprint) -> Pla
 
 def check_objectives(settings: PlanSettings) -> None:
     """Each objective can teach this kind of problem and gets what it needs; nothing is given that none uses."""
-    chosen, family, where = settings.objectives, factory.family_of(settings.network.name), "objectives.terms"
+    chosen = settings.objectives
+    family = factory.family_of(settings.network.name)
+    where = "objectives.terms"
     has_references = properties.learns_from_references(settings.task)
     is_taught = any(one.replaces_references or one.needs.labels or one.needs.taught for one in settings.terms.values())
     if has_references and not is_taught:
@@ -133,7 +136,8 @@ def check_objectives(settings: PlanSettings) -> None:
     for name, objective in settings.terms.items():
         if why := objective.refusal(settings.task):
             raise PlanError(f"{name} cannot teach {settings.task.name}: {why}", where, f"Leave out {name}")
-        needs, has_own_loss = objective.needs, family.sees_targets or family.has_loss
+        needs = objective.needs
+        has_own_loss = family.sees_targets or family.has_loss
         if needs.labels and not has_references:
             problem = f"{name} needs references, and {settings.task.name} has none"
             raise PlanError(problem, where, f"Leave out {name}")

@@ -11,7 +11,8 @@ from hilum.tasks import Task
 from hilum.transforms.painting import PaintingRanges
 from hilum.values import Decision, Plan
 
-SECTION, SHARE = "painting", "augmentation.painting"
+SECTION = "painting"
+SHARE = "augmentation.painting"
 SYNTHSEG = "arXiv:2107.09559"
 # Of the shorter side of a patch, the longest voxel: in fewer nobody could see what is labelled.
 LEAST_VOXELS = 8
@@ -55,7 +56,8 @@ OURS = {
 def _thickness(plan: Plan) -> Decision:
     spacing = plan["preprocessing.spacing"] or [1.0] * len(plan["training.patch"])
     side = min(size * step for size, step in zip(plan["training.patch"], spacing, strict=True))
-    usual, longest = PaintingRanges().thickness, round(side / LEAST_VOXELS, 2)
+    usual = PaintingRanges().thickness
+    longest = round(side / LEAST_VOXELS, 2)
     if longest >= usual:
         return Decision(usual, "the range of the paper", SYNTHSEG)
     because = f"{LEAST_VOXELS} voxels of the shortest side ({side:.3g}) are then left; in the paper {usual:g}"

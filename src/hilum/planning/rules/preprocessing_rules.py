@@ -31,11 +31,13 @@ from hilum.values import MM, Dataset, Decision, Fingerprint, Problem, dataset_fi
 from hilum.values.dataset_fingerprint import Shortcut
 
 # Of a clip; published networks look at 8 to 32.
-FRAMES, CLIPS = {"cpu": 8, "gpu": 16}, "arXiv:1711.11248"
+FRAMES = {"cpu": 8, "gpu": 16}
+CLIPS = "arXiv:1711.11248"
 # Of the second digit of a number that is rounded up: less than this is the rounding of times in files.
 ROUNDING = 1e-3
 # In which time is counted.
-FRAME, SECOND = "frame", "s"
+FRAME = "frame"
+SECOND = "s"
 
 
 def preprocessing_decisions(
@@ -48,7 +50,8 @@ def preprocessing_decisions(
     absent: Decision,
 ) -> dict[str, Decision]:
     """The plan's section, in the order in which an image goes through it."""
-    channels, modality = decide_channels(fingerprint), _modality(dataset, fingerprint)
+    channels = decide_channels(fingerprint)
+    modality = _modality(dataset, fingerprint)
     names = [label.name for label in task.labels]
     away = without_shortcuts(grid.shape.value, retest, dense=grid.dense)
     return {
@@ -96,7 +99,8 @@ def normalised_problems(dataset: Dataset, fingerprint: Fingerprint) -> Iterator[
             why="a number means something else in each of them, and a network of all has no common scale",
             remedy="Split the data set by kind, unless one model is to take all of them",
         )
-    channels, modality = decide_channels(fingerprint).value, _modality(dataset, fingerprint).value
+    channels = decide_channels(fingerprint).value
+    modality = _modality(dataset, fingerprint).value
     if tuple(channels) == COLOUR:
         yield from normalisation_rules.depth_problems(fingerprint, channels)
     structures = [label.name for labels in dataset.classes.values() for label in labels]
@@ -210,7 +214,8 @@ def _modality(dataset: Dataset, fingerprint: Fingerprint) -> Decision:
         return Decision(guess.modality, f"{because}; taken as {image_profiles.profile_for(guess.modality).name}")
     profile = image_profiles.profile_for(value)
     profiled = f"taken as {profile.name}" if profile != UNKNOWN else "a kind of image that has no profile here"
-    agreeing, cases = modalities.count(most), len(modalities)
+    agreeing = modalities.count(most)
+    cases = len(modalities)
     are_alike = most == UNKNOWN_MODALITY or agreeing == cases
     who = "the files or the data set say" if are_alike else f"{agreeing} of {cases} training cases say"
     return Decision(value, f"{who} so; {profiled}", profile.source)
@@ -229,7 +234,8 @@ def _check_patches(settings: PlanSettings) -> None:
     for name, sizes in (("inference.patch", settings.inference.patch), ("training.patch", settings.training.patch)):
         if len(sizes) != ndim or min(sizes) < 1:
             raise PlanError(f"{sizes} in {ndim} dimensions", name, "Give one size per axis, from 1")
-    smallest, patch = settings.preprocessing.smallest, settings.training.patch
+    smallest = settings.preprocessing.smallest
+    patch = settings.training.patch
     if smallest != patch:
         problem = f"{smallest} is not training.patch {patch}"
         raise PlanError(problem, "preprocessing.smallest", "Give both the same size")
@@ -237,7 +243,8 @@ def _check_patches(settings: PlanSettings) -> None:
 
 def _check_bags(settings: PlanSettings) -> None:
     """Bags of tiles have the shape that their section says, colours of 8 bits, and a network that pools them."""
-    chosen, name = settings.preprocessing, settings.network.name
+    chosen = settings.preprocessing
+    name = settings.network.name
     if chosen.tiles is None:
         return
     if not factory.family_of(name).pools:
@@ -292,7 +299,9 @@ def _check_shape(settings: PlanSettings) -> None:
 
 def _check_clips(settings: PlanSettings) -> None:
     """A network of clips is told of as many frames as it is given; frames at even steps need one."""
-    chosen, name, where = settings.preprocessing, settings.network.name, "preprocessing.interval"
+    chosen = settings.preprocessing
+    name = settings.network.name
+    where = "preprocessing.interval"
     takes = factory.family_of(name).takes_gaps
     if takes and chosen.frames is None:
         raise PlanError(f"{name} takes clips, and these are still images", "network.name", "Choose another")
@@ -315,7 +324,8 @@ def _check_clips(settings: PlanSettings) -> None:
 
 def refuse_clips_beyond_frames(settings: PlanSettings, fingerprint: Fingerprint) -> None:
     """PlanError for an interval with which the frames that are looked at do not reach the end of a training clip."""
-    interval, frames = settings.preprocessing.interval, settings.preprocessing.frames
+    interval = settings.preprocessing.interval
+    frames = settings.preprocessing.frames
     if not interval or not frames:
         return
     lasts, unit = clip_durations(fingerprint, settings.preprocessing.time_unit)

@@ -15,7 +15,9 @@ from hilum.runtime import Context, torch_networks
 from hilum.tasks import Task, properties, task_catalogue
 from hilum.values import BY_HAND, Dataset, Decision, Fingerprint, Plan
 
-SECTION, EPSILON, DELTA = "privacy", "privacy.epsilon", "privacy.delta"
+SECTION = "privacy"
+EPSILON = "privacy.epsilon"
+DELTA = "privacy.delta"
 # The error that noise brings grows with the number of weights: Bassily, Smith and Thakurta 2014.
 FEWER_WEIGHTS = "arXiv:1405.7085"
 DECISIONS = {
@@ -111,7 +113,9 @@ def check_privacy(settings: PlanSettings) -> None:
     """PlanError for what looks at several samples at once, and for what would train on the same cases again."""
     if settings.privacy.epsilon is None:
         return
-    training, name, varied = settings.training, settings.network.name, settings.augmentation
+    training = settings.training
+    name = settings.network.name
+    varied = settings.augmentation
     family = factory.family_of(name)
     joined = [one for one in JOINS_IMAGES if getattr(varied, one) > 0]
     objectives = [one for one in settings.terms if one != SUPERVISED]

@@ -47,7 +47,8 @@ def refuse_sites(cases: Sequence[Case], column: str, flag: str = "--sites") -> N
 
 def cases_by_site(dataset: Dataset, column: str) -> dict[str, set[str]]:
     """{site: ids of its cases outside the set's own test part}; UsageError for what cannot make folds."""
-    flag, cases = "--folds-by", [case for case in dataset if dataset.splits.get(case.id) != "test"]
+    flag = "--folds-by"
+    cases = [case for case in dataset if dataset.splits.get(case.id) != "test"]
     refuse_sites(cases, column, flag)
     by_site = grouping.distinct_by_key((site, case) for case, site in sites_of_cases(cases, column, flag).items())
     if blank := sorted(by_site.get(UNKNOWN, ())):

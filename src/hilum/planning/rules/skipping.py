@@ -37,7 +37,8 @@ def check_skip(settings: PlanSettings) -> None:
     """PlanError for windows that are passed over where nothing could stand for them."""
     if settings.inference.skip is None:
         return
-    where, remedy = "inference.skip", "Give none"
+    where = "inference.skip"
+    remedy = "Give none"
     if settings.preprocessing.ndim != 3:
         problem = f"air is told from a body in volumes, and the network has {settings.preprocessing.ndim} axes"
         raise PlanError(problem, where, remedy)

@@ -22,16 +22,24 @@ from hilum.values import BY_HAND, Case, Dataset, Decision, Plan, Split, dataset_
 TEST_SHARE = 0.2
 # Thresholds, and what is compared on validation cases, need many of them: from 20 with few positives no operating point
 # follows (bench/claims/operating_points.py).
-VAL_SHARE, LARGE_SET, FEWEST_OF_LARGE = 0.15, 400, 100
+VAL_SHARE = 0.15
+LARGE_SET = 400
+FEWEST_OF_LARGE = 100
 # Of volumes that are marked voxel by voxel each takes seconds to predict, and says much about a mask.
-VOLUME_SHARE, MOST_VOLUMES = 0.1, 20
+VOLUME_SHARE = 0.1
+MOST_VOLUMES = 20
 FEW_PATIENTS = 4
 # 500 cases hold a coverage of 90 % within 1.3 points (standard deviation); what they would teach is little for so many.
-CALIBRATION_SHARE, MOST_CALIBRATING, FEWEST_TO_SPARE = 0.1, 500, 300
+CALIBRATION_SHARE = 0.1
+MOST_CALIBRATING = 500
+FEWEST_TO_SPARE = 300
 # A set's own validation part of so many cases selects as well by half of them.
 HALVED = 240
 # Of what each draw is for, so that no two draws share their numbers.
-TEST_DRAW, VAL_DRAW, FOLD_DRAW, CALIBRATION_DRAW = 1, 2, 3, 4
+TEST_DRAW = 1
+VAL_DRAW = 2
+FOLD_DRAW = 3
+CALIBRATION_DRAW = 4
 CHECKLIST = "doi:10.1148/radiol.220182"
 GUARANTEES = "arXiv:2107.07511"
 
@@ -155,12 +163,14 @@ def _calibrating(
         problem = f"{asked} of {errors.count_phrase(len(source), 'case')} would calibrate"
         raise PlanError(problem, "split.calibration", f"Give at most {len(source) // 2}")
     if halved:
-        count, because = len(source) // 2, f"half of the set's own {len(source)} validation cases, which suffice"
+        count = len(source) // 2
+        because = f"half of the set's own {len(source)} validation cases, which suffice"
     elif patients >= FEWEST_TO_SPARE:
         count = min(MOST_CALIBRATING, round(CALIBRATION_SHARE * len(source)))
         because = f"a tenth of {len(source)} cases that could train, at most {MOST_CALIBRATING}"
     else:
-        count, because = 0, f"{errors.count_phrase(patients, 'training patient')} are too few to spare any"
+        count = 0
+        because = f"{errors.count_phrase(patients, 'training patient')} are too few to spare any"
     count = count if asked is None else asked
     if not count:
         return [], Decision(0, f"{because}: sets and intervals use cases that also decide other things")
@@ -322,7 +332,8 @@ def _with_twins_in_training(dataset: Dataset, parts: dict[str, Split], twins: Tw
     the validation part would stay.
     """
     cases = [case for case in dataset if parts.get(case.id) in ("train", "val")]
-    people, selecting = people_of_cases(cases, twins), [case.id for case in cases if parts[case.id] == "val"]
+    people = people_of_cases(cases, twins)
+    selecting = [case.id for case in cases if parts[case.id] == "val"]
     crossing = [group for group in twins if {"train", "val"} <= {parts.get(case) for case in group}]
     shared = {people[case] for group in crossing for case in group if case in people}
     moved = [case for case in selecting if people[case] in shared]
@@ -380,7 +391,8 @@ def _sample(cases: Sequence[Case], share: float, seed: int, salt: int, twins: Tw
     strata = [owners for _, owners in _strata(cases, people)]
     owed = 0.0  # what classes that are too small for a share of their own leave to the next of these
     for number, owners in enumerate(strata):
-        quota, taken = share * sum(len(owned) for owned in owners), 0
+        quota = share * sum(len(owned) for owned in owners)
+        taken = 0
         is_small = quota < 1
         quota += owed if is_small else 0
         order = random_draws.sample_generator(seed, salt, number).permutation(len(owners)).tolist()
@@ -460,7 +472,8 @@ INNER_FOLDS = 3
 LEAST_MINUTES = 10.0
 FEWEST_PATIENTS = 20
 MEASURED = "bench/findings/training.md"
-RULE, THRESHOLDS = "task.operating_point", "task.thresholds"
+RULE = "task.operating_point"
+THRESHOLDS = "task.thresholds"
 RISK = "task.risk"
 # Thresholds of intervals, and of groups of people: nobody trains three networks more only for these.
 NEED_NO_FOLDS = ("conformal", "thresholds_by_group")
@@ -504,7 +517,8 @@ def _scarce(plan: Plan, dataset: Dataset, parts: Parts) -> str:
         return ""
     cases = [case for case in dataset if parts.get(case.id) in ("train", "val")]
     points = [OperatingPoint(plan[f"{name}point"], plan[f"{name}confidence"]) for name in preregistered]
-    needed, names = max(one.fewest for one in points), strata_names(cases)
+    needed = max(one.fewest for one in points)
+    names = strata_names(cases)
     whose = {(name, case.patient, parts[case.id]) for case in cases for name in names[case.id]}
     patients_of = Counter(name for name, _ in {one[:2] for one in whose})
     select = Counter(name for name, _, part in whose if part == "val")

@@ -114,7 +114,8 @@ class ClassAnswering(Task):
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The probability of each class, which of them is called, and the set of those that are not ruled out."""
-        named, possible = self.called_class(prediction), prediction.confidence.set.get("")
+        named = self.called_class(prediction)
+        possible = prediction.confidence.set.get("")
         kind = "grade" if self.is_ordered else "class"
         return [
             Finding(
@@ -148,7 +149,8 @@ class ClassAnswering(Task):
     def rows(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> UnseenCases:
         """Probabilities of the classes before calibration, and the index of the class."""
         outputs = [[certainties.uncalibrated_probabilities(one)[name] for name in self.classes] for one in predictions]
-        truth, patients = ([class_index(case, self.classes) for case in cases], [case.patient for case in cases])
+        truth = [class_index(case, self.classes) for case in cases]
+        patients = [case.patient for case in cases]
         return UnseenCases(np.array(outputs), np.array(truth), np.array(patients), [case.covariates for case in cases])
 
     def _likely(self, outputs: Floats) -> Floats:

@@ -127,7 +127,8 @@ def ordinal_loss(order: str, outputs: Tensor, target: Tensor, weights: Tensor | 
     outputs: (batch, grades - 1); target: (batch,) index of the grade
     weights: (grades,) how much a case of each counts
     """
-    grade, steps = target[:, None], torch.arange(outputs.shape[1], device=outputs.device)
+    grade = target[:, None]
+    steps = torch.arange(outputs.shape[1], device=outputs.device)
     costs = torch.nn.functional.binary_cross_entropy_with_logits(
         _log_odds(order, outputs), (grade > steps).to(outputs.dtype), reduction="none"
     )

@@ -83,7 +83,8 @@ ABSENT = frozenset(
 )
 # Before a word, it says that this is absent: no_tumor, without fracture. "non" only does before another class's name:
 # of non_small_cell and adenocarcinoma neither is healthy.
-WITHOUT, NOT = ("no ", "without "), ("non ", "not ")
+WITHOUT = ("no ", "without ")
+NOT = ("non ", "not ")
 SIGNS = re.compile(r"[\s_-]+")
 DECIDES = "--positive NAME decides otherwise"
 
@@ -275,7 +276,8 @@ class Classification(ClassScoring):
 
     def loss(self, outputs: Outputs, target: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """The named loss; of outputs between grades the loss of each question. target: (batch,) indices"""
-        logits, weights = outputs["class"].float(), None
+        logits = outputs["class"].float()
+        weights = None
         if self.weights is not None:
             weights = logits.new_tensor([self.weights.get(name, 1.0) for name in self.classes])
         truth = target.long()
@@ -292,7 +294,8 @@ class Classification(ClassScoring):
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """AUROC over the validation cases, of grades the quadratic kappa; minus the log loss where classes lack."""
-        probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
+        probabilities = collected["probabilities"].cpu().numpy()
+        target = collected["target"].cpu().numpy()
         return scoring.class_selection_score(probabilities, target, self.calling, ordered=self.is_ordered)
 
     def saliency(self, outputs: Outputs, target: str | None = None) -> Tensor:
@@ -307,7 +310,8 @@ class Classification(ClassScoring):
 
 def decide_order(classes: Sequence[str]) -> Decision:
     """None unless a person says so: numbers alone may be those of classes (BloodMNIST numbers eight kinds of cells)."""
-    is_numbered, scale = grading.grades_in_names(classes) is not None, grading.order_by_grade(classes)
+    is_numbered = grading.grades_in_names(classes) is not None
+    scale = grading.order_by_grade(classes)
     if len(classes) > 2 and scale is not None and not is_numbered:
         remedy = "--set task.order=corn (or cumulative, softmax) teaches and measures their order"
         return Decision(NONE, f"{', '.join(scale)} are grades of a known scale: {remedy}", CORN)
@@ -360,7 +364,8 @@ def decide_sampling(fingerprint: Fingerprint) -> Decision:
     """Cases as they come, or class by class where one is scarce and the loss does not see to it."""
     counts = fingerprint.counts()
     rarest = min(counts, key=lambda name: counts[name])
-    share, equal = counts[rarest] / sum(counts.values()), 1 / len(counts)
+    share = counts[rarest] / sum(counts.values())
+    equal = 1 / len(counts)
     scarcity = f"{rarest} has {counts[rarest]} of {sum(counts.values())} training cases ({100 * share:.1f} %)"
     if LOSSES[decide_loss(fingerprint).value].adjusts:
         return Decision(
@@ -459,7 +464,8 @@ def positive_decision(classes: Sequence[str], counts: Mapping[str, int]) -> Deci
     # The first of the least: of two that are as frequent the last one, as where nothing is known of them.
     rarer = min(reversed(classes), key=lambda name: counts.get(name, 0))
     other = next(name for name in classes if name != rarer)
-    here, cases_of_other = counts.get(rarer, 0), counts.get(other, 0)
+    here = counts.get(rarer, 0)
+    cases_of_other = counts.get(other, 0)
     rank = "the rarer" if here < cases_of_other else "the last of two equally frequent classes"
     return Decision(rarer, f"{words}, and it is {rank} ({here} {rarer}, {cases_of_other} {other}); {DECIDES}")
 

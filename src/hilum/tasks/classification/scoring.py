@@ -86,7 +86,8 @@ class ClassAnswers:
         if len(self.classes) == 2 and index != self._parting:
             called, words = self.calls_at_operating_point(self._parting)
             return ~called, words
-        name, usual = self.classes[index], self.predicted == index
+        name = self.classes[index]
+        usual = self.predicted == index
         by_level = len(self.classes) == 2 and self.calling.costs is None
         levels = self.thresholds.get(name, np.full(len(usual), np.nan))
         if not by_level and np.isnan(levels).all():
@@ -108,7 +109,8 @@ class ClassAnswers:
 
     def role(self, index: int) -> str:
         """Word on whether a class is positive; empty where every class is."""
-        name, others = self.classes[index], len(self.positives) < len(self.classes)
+        name = self.classes[index]
+        others = len(self.positives) < len(self.classes)
         return f"; {name} is {'positive' if name in self.positives else 'negative'}" if others else ""
 
     @property
@@ -284,15 +286,19 @@ def class_summary_rows(answers: ClassAnswers, *, seed: Seed) -> list[Row]:
 
 def class_values(answers: ClassAnswers, cases: np.ndarray) -> Iterator[CaseValues]:
     """Values of which figures of all classes, then of each class against the rest, are made; cases: (cases,) ids."""
-    predicted, reference, patients = answers.predicted, answers.reference, answers.patients
+    predicted = answers.predicted
+    reference = answers.reference
+    patients = answers.patients
     if len(answers.classes) == 2 and len(set(reference.tolist())) == 2:
         yield CaseValues("auroc", "all", "area", cases, patients, answers.probabilities[:, 1], reference == 1)
     yield CaseValues("accuracy", "all", "share", cases, patients, (predicted == reference).astype(float), worst=0.0)
     if "rps" in answers.scores:
-        apart, most = np.abs(predicted - reference).astype(float), float(len(answers.classes) - 1)
+        apart = np.abs(predicted - reference).astype(float)
+        most = float(len(answers.classes) - 1)
         yield CaseValues("mae", "all", "mean", cases, patients, apart, worst=most)
     if (costs := _costs(answers)) is not None:
-        paid, most = costs[0][reference, predicted], float(costs[0].max())
+        paid = costs[0][reference, predicted]
+        most = float(costs[0].max())
         yield CaseValues("expected_cost", "all", "mean", cases, patients, paid, worst=most)
     for index in answers.order:
         yield from binary_scores.called_values(
@@ -302,7 +308,9 @@ def class_values(answers: ClassAnswers, cases: np.ndarray) -> Iterator[CaseValue
 
 def class_overview(answers: ClassAnswers, folds: int) -> list[Figure]:
     """Discrimination, calibration, and what was taken for what; folds: how many models have scored the cases."""
-    probabilities, reference, classes = answers.probabilities, answers.reference, answers.classes
+    probabilities = answers.probabilities
+    reference = answers.reference
+    classes = answers.classes
     shown = [n for n in answers.order if classes[n] in answers.positives]
     chance, happened = calibration_scores.chance_and_truth(probabilities, reference)
     counts = Confusion.from_calls(answers.predicted, reference, len(classes)).counts.astype(int)
@@ -349,7 +357,8 @@ def quadratic_kappa(
 
 
 def _of_grades(answers: ClassAnswers, seed: Seed) -> Iterator[Row]:
-    reference, predicted = answers.reference, answers.predicted
+    reference = answers.reference
+    predicted = answers.predicted
     estimate = quadratic_kappa(predicted, reference, len(answers.classes), answers.patients, seed=seed)
     yield Row("quadratic_kappa", "all", binary_scores.with_note(estimate, answers.calling.by + PLACES))
     missed = np.abs(predicted - reference)
@@ -379,8 +388,11 @@ def _costs(answers: ClassAnswers) -> tuple[Floats, str] | None:
 
 
 def _overall(answers: ClassAnswers, seed: Seed) -> Iterator[Row]:
-    probabilities, reference, size = answers.probabilities, answers.reference, len(answers.classes)
-    predicted, by = answers.predicted, answers.calling.by
+    probabilities = answers.probabilities
+    reference = answers.reference
+    size = len(answers.classes)
+    predicted = answers.predicted
+    by = answers.calling.by
 
     def interval(
         figure: Callable[[Floats], Floats], note: str = "", exact: bool = True, compares: bool = False
@@ -430,7 +442,8 @@ def _overall(answers: ClassAnswers, seed: Seed) -> Iterator[Row]:
 
 
 def _of_class(answers: ClassAnswers, index: int, seed: Seed) -> Iterator[Row]:
-    name, called = answers.classes[index], _class_calls(answers, index)
+    name = answers.classes[index]
+    called = _class_calls(answers, index)
     yield from binary_scores.label_rows(
         case_tables.figure_label(name), called, prevalence=answers.prevalence.get(name), seed=seed
     )

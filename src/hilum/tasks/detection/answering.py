@@ -120,7 +120,8 @@ class BoxAnswering(Task):
         """The corners (voxels) and the score of each box that is called."""
         boxes = box_belief.boxes_of_prediction(prediction)
         assert boxes.scores is not None  # noqa: S101 - as decoded
-        called, calibrated = np.flatnonzero(boxes.scores >= prediction.threshold), boxes.uncalibrated is not None
+        called = np.flatnonzero(boxes.scores >= prediction.threshold)
+        calibrated = boxes.uncalibrated is not None
         rows = [(boxes.names[n], boxes.corners[n].tolist(), "voxels", float(boxes.scores[n])) for n in called]
         found = [Finding(*one, box=row, calibrated=calibrated) for row, one in enumerate(rows)]
         return [*self._percent(boxes.at(called), prediction.geometry), *found]
@@ -129,7 +130,8 @@ class BoxAnswering(Task):
         """The percent of positive cells, where the task asks for it; without a value where cells are too few."""
         if self.positive_percent is None:
             return []
-        places, block = called.centres * geometry.steps, positive_percent.BLOCK
+        places = called.centres * geometry.steps
+        block = positive_percent.BLOCK
         if not geometry.physical:
             block = max(geometry.shape)  # blocks of a mm are unknown: there is no interval
         made = positive_percent.estimate_percent(places, called.names, self.positive_percent, block=block)
@@ -186,9 +188,11 @@ class BoxAnswering(Task):
 # Lin et al., ICCV 2017, arXiv:1708.02002, section 3.3; the share is CenterNet's.
 PRIOR = float(np.log(0.1 / 0.9))
 # Peaks that are looked at, and boxes that are kept: a scan has not so many.
-MOST_PEAKS, MOST_BOXES = 2000, 300
+MOST_PEAKS = 2000
+MOST_BOXES = 300
 # A slide of so many pixels, or more, may have a peak in every so many, and a box.
-OF_A_SLIDE, PIXELS_OF_A_CELL = 2**24, 2**8
+OF_A_SLIDE = 2**24
+PIXELS_OF_A_CELL = 2**8
 # Overlap above which boxes of members are one find, as in the paper.
 FUSED = 0.55
 # Less than this many nats in all views is certainty: nothing of it can be theirs.
@@ -247,13 +251,15 @@ class BoxDecoder:
 
         The neighbouring slabs are compared too, so that it does not matter where the slabs were cut.
         """
-        count, least = len(self.classes), float(np.log(self.least / (1 - self.least))) - PRIOR
+        count = len(self.classes)
+        least = float(np.log(self.least / (1 - self.least))) - PRIOR
         before: tuple[Region, Array] | None = None
         now: tuple[Region, Array] | None = None
         for following in chain(slabs, [None]):
             if now is not None:
                 yield _peaks_of(now, [one for one in (before, following) if one is not None], count, least)
-            before, now = now, following
+            before = now
+            now = following
 
     def of_peaks(
         self, index: NDArray[np.intp], values: Floats, first: Floats | float, last: Floats | float
@@ -264,7 +270,8 @@ class BoxDecoder:
         Gives (n, 2 * axes) edges, (n,) numbers of classes, (n,) scores and (n, further outputs); boxes of which
         little is left are left out
         """
-        count, kinds = len(self.classes), index[:, 0]
+        count = len(self.classes)
+        kinds = index[:, 0]
         lengths = np.maximum(values[:, count : count + self.axes] * self.typical, 1.0)  # nothing smaller can be seen
         # An object's centre is within it.
         end = count + 2 * self.axes
@@ -285,7 +292,8 @@ def _peaks_of(
     slab: tuple[Region, Array], others: Sequence[tuple[Region, Array]], count: int, least: float
 ) -> tuple[NDArray[np.intp], Floats]:
     region, array = slab
-    wide, start = array[:count], [0] * len(region)
+    wide = array[:count]
+    start = [0] * len(region)
     for position, other in others:
         touching = _touching(region, position)
         if touching is None:
@@ -309,7 +317,8 @@ def _touching(region: Region, other: Region) -> tuple[int, bool] | None:
     unlike = [axis for axis, (ours, theirs) in enumerate(zip(region, other, strict=True)) if ours != theirs]
     if len(unlike) != 1:
         return None
-    ours, theirs = region[unlike[0]], other[unlike[0]]
+    ours = region[unlike[0]]
+    theirs = other[unlike[0]]
     if theirs.start == ours.stop or theirs.stop == ours.start:
         return unlike[0], theirs.start == ours.stop
     return None
@@ -364,7 +373,8 @@ def fuse_boxes(members: Sequence[BoundingBoxes], shares: Shares = None) -> Bound
         overlaps = box_matching.box_iou(corners[None], [clusters[number][3] for number in same])[0] if same else []
         if len(overlaps) and np.max(overlaps) > FUSED:
             number = same[int(np.argmax(overlaps))]
-            scores, boxes = [*clusters[number][1], score], [*clusters[number][2], corners]
+            scores = [*clusters[number][1], score]
+            boxes = [*clusters[number][2], corners]
             clusters[number] = name, scores, boxes, np.average(boxes, axis=0, weights=scores)
         else:
             clusters.append((name, [score], [corners], corners))

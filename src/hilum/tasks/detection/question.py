@@ -105,7 +105,8 @@ class Detection(BoxScoring):
             )
         declared = [label.name for label in dataset.classes.get("boxes", ())] or sorted(counts)
         shares = ", ".join(f"{counts[name]} {name}" for name in declared)
-        axes, physical = grid_and_length.network_axes(fingerprint), all(case.physical for case in fingerprint.cases)
+        axes = grid_and_length.network_axes(fingerprint)
+        physical = all(case.physical for case in fingerprint.cases)
         lengths = (
             np.concatenate([_lengths(boxes, axes) for boxes in training_boxes]) / decide_reduction(fingerprint).value
         )
@@ -167,7 +168,8 @@ class Detection(BoxScoring):
     @property
     def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """The class that each becomes in a mirrored image; None where a side has no counterpart among the names."""
-        order, channels = left_right.counterpart_places(self.classes), len(self.classes) + 2 * self.axes
+        order = left_right.counterpart_places(self.classes)
+        channels = len(self.classes) + 2 * self.axes
         return None if order is None else (*order, *range(len(order), channels))
 
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
@@ -186,7 +188,8 @@ class Detection(BoxScoring):
 
         Raises DatasetError for a class that was not trained, and for boxes on other axes than the image's.
         """
-        boxes, image = self._reference(case), properties.first_image(case)
+        boxes = self._reference(case)
+        image = properties.first_image(case)
         if boxes.axes != image.geometry.ndim:
             problem = f"boxes of {boxes.axes} axes on an image of {image.geometry.ndim}"
             raise DatasetError(problem, case.id, "Give boxes on every axis of the image")
@@ -234,7 +237,8 @@ def decide_reduction(fingerprint: Fingerprint) -> Decision:
 
 def smallest_kind(fingerprint: Fingerprint) -> tuple[str, float] | None:
     """The class whose boxes are shortest, and the median of their shortest sides in voxels; None without a box."""
-    lengths, axes = _training_boxes(fingerprint), grid_and_length.network_axes(fingerprint)
+    lengths = _training_boxes(fingerprint)
+    axes = grid_and_length.network_axes(fingerprint)
     kinds = {name for boxes in lengths for name in boxes.names}
     least = {name: _across([boxes.of_class(name) for boxes in lengths], axes) for name in sorted(kinds)}
     return min(least.items(), key=lambda item: item[1], default=None)
@@ -297,16 +301,19 @@ def _lengths(boxes: BoundingBoxes, axes: int) -> np.ndarray:
 # that small boxes are badly placed.
 
 # TTFNet's share of a box that its Gaussian covers, at three standard deviations on either side.
-COVERED, DEVIATIONS = 0.54, 6
+COVERED = 0.54
+DEVIATIONS = 6
 # With a smaller one a voxel next to a centre would weigh as little as all others.
 NARROWEST = 1 / 3
 # CornerNet's focal loss, arXiv:1808.01244: how fast what is easy, and what lies near a centre, counts less.
-FOCUS, NEARNESS = 2, 4
+FOCUS = 2
+NEARNESS = 4
 # A voxel from which on lengths are learnt, as a share of the centre's weight.
 LEAST_WEIGHT = 0.05
 # The weights of boxes in the loss: what they do not share, and sides, whose gradient helps where nothing is shared.
 # TTFNet has 5 for the first; gradients are clipped as a whole here, and then the classes are learnt too late.
-OVERLAP_WEIGHT, SIDES_WEIGHT = 1.0, 0.2
+OVERLAP_WEIGHT = 1.0
+SIDES_WEIGHT = 0.2
 # From here on, as a share of the true side, the loss of a side grows linearly.
 BEND = 0.1
 # Voxels of the shortest side that a box is taken for while it is learnt.
@@ -337,13 +344,18 @@ def box_target(boxes: Tensor, classes: int, spatial: tuple[int, ...]) -> BoxTarg
     """(n, 1 + 2 * axes) class, low and high edges in voxels; of class -1, or with its centre outside, none."""
     axes = len(spatial)
     low, high = boxes[:, 1 : 1 + axes], boxes[:, 1 + axes :]
-    centre, length, size = (low + high) / 2, high - low, low.new_tensor(spatial)
+    centre = (low + high) / 2
+    length = high - low
+    size = low.new_tensor(spatial)
     inside = (boxes[:, 0] >= 0) & ((centre >= 0) & (centre < size)).all(dim=1) & (length > 0).all(dim=1)
-    kinds, centre, length = boxes[inside, 0].long(), centre[inside], length[inside]
+    kinds = boxes[inside, 0].long()
+    centre = centre[inside]
+    length = length[inside]
     heat = low.new_zeros((classes, *spatial))
     weight = low.new_zeros(spatial)
     owner = torch.zeros(spatial, dtype=torch.long, device=boxes.device)
-    middle, spread = centre.floor() + 0.5, (COVERED * length / DEVIATIONS).clamp(min=NARROWEST)
+    middle = centre.floor() + 0.5
+    spread = (COVERED * length / DEVIATIONS).clamp(min=NARROWEST)
     for first in range(0, len(kinds), step := max(1, AT_ONCE // weight.numel())):
         part = slice(first, first + step)
         hills = _gaussians(middle[part], spread[part], spatial)

@@ -40,7 +40,8 @@ BY_SIZE = tuple(f"sensitivity_{third}" for third in THIRDS)
 SIZE_RATE = 1.0
 CALLED = ("sensitivity", "ppv", "f1")
 # Selection: scores in so many steps, and the overlaps at which average precision is taken.
-BINS, SELECTION_OVERLAPS = 50, (0.1, 0.5)
+BINS = 50
+SELECTION_OVERLAPS = (0.1, 0.5)
 SELECTED = "ap10_ap50"
 METRICS = Metrics(
     (
@@ -95,7 +96,8 @@ class BoxScoring(BoxAnswering):
     def _tracks(self, predicted: BoundingBoxes, reference: BoundingBoxes, case: str) -> str | None:
         """Entries that scores of tracks need, of a frame of a clip."""
         assert predicted.scores is not None  # noqa: S101 - as decoded
-        ours, theirs = predicted.corners[predicted.scores >= self._level], reference.corners
+        ours = predicted.corners[predicted.scores >= self._level]
+        theirs = reference.corners
         return tracks.frame_scores_json(case, ours, theirs, reference.numbers, box_matching.box_iou(theirs, ours))
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
@@ -155,7 +157,8 @@ def box_case_row(
     assert predicted.scores is not None  # noqa: S101 - as decoded
     called = predicted.at(predicted.scores >= threshold)
     matches = Matches.at(overlap, [called], [reference])
-    right, total = int(matches.right.sum()), int(matches.references.sum())
+    right = int(matches.right.sum())
+    total = int(matches.references.sum())
     wrong = len(matches.right) - right
     f1 = 2 * right / (2 * right + wrong + total - right) if right + wrong + total else float("nan")
     flat = answering.flat_axis(geometry, axes)
@@ -185,7 +188,9 @@ def counts_by_score(decoder: BoxDecoder, outputs: Array, boxes: Array) -> tuple[
     """
     classes = len(decoder.classes)
     shape = (len(SELECTION_OVERLAPS), classes, BINS)
-    right, wrong, total = np.zeros(shape), np.zeros(shape), np.zeros(classes)
+    right = np.zeros(shape)
+    wrong = np.zeros(shape)
+    total = np.zeros(classes)
     size = np.array(outputs.shape[1:])
     [(index, values)] = decoder.peaks([(tuple(slice(0, int(n)) for n in size), outputs)])
     # A peak at the edge of a part may be no peak of the image; a box that reaches beyond the part is kept whole.
@@ -195,7 +200,8 @@ def counts_by_score(decoder: BoxDecoder, outputs: Array, boxes: Array) -> tuple[
     bins = np.minimum((scores * BINS).astype(int), BINS - 1)
     ignored = boxes[boxes[:, 0] == -2, 1:]
     for kind in range(classes):
-        truth, boxes_of_kind = boxes[boxes[:, 0] == kind, 1:], remaining[kinds[remaining] == kind]
+        truth = boxes[boxes[:, 0] == kind, 1:]
+        boxes_of_kind = remaining[kinds[remaining] == kind]
         total[kind] = len(truth)
         shared = box_matching.box_iou(corners[boxes_of_kind], truth)
         inside = box_matching.shares_inside(corners[boxes_of_kind], ignored).max(axis=1, initial=0.0)
@@ -222,7 +228,8 @@ def box_selection_score(collected: Mapping[str, Array]) -> float:
 
 def _first_hits(shared: Array, overlap: float) -> Array:
     """(boxes,) whether each, from the first, takes a reference that no earlier box has; shared: (boxes, references)"""
-    hit, free = np.zeros(len(shared), dtype=bool), np.ones(shared.shape[1], dtype=bool)
+    hit = np.zeros(len(shared), dtype=bool)
+    free = np.ones(shared.shape[1], dtype=bool)
     for number, row in enumerate(shared):
         open_to = np.where(free & (row >= overlap), row, -1.0)
         if open_to.max(initial=-1.0) >= 0:
@@ -278,7 +285,9 @@ class ScoredBoxes:
                 )
                 references[index] = BoundingBoxes(truth[:, 2:], (name,) * len(truth), ignored=truth[:, 0] > 0)
                 sizes[index] = truth[:, 1] if len(units) == 1 else box_matching.box_sizes(references[index])
-            answers.predicted[name], answers.references[name], answers.sizes[name] = predicted, references, sizes
+            answers.predicted[name] = predicted
+            answers.references[name] = references
+            answers.sizes[name] = sizes
         return answers
 
     def holders(self, name: str) -> np.ndarray:
@@ -326,7 +335,8 @@ def _stated_metrics(answers: ScoredBoxes, names: Sequence[str], overlap: float, 
         matches = [[answers.matches(name, one) for one in MEASURED_AT[metric]] for name in names]
         overlaps = "0.5 to 0.95" if len(MEASURED_AT[metric]) > 1 else f"{MEASURED_AT[metric][0]:g}"
         yield StatedMetric(metric, _precision(matches), f"; at IoU {overlaps}, 101 recalls")
-    curves, strict = [answers.froc(name) for name in names], [answers.froc(name, 0.1) for name in names]
+    curves = [answers.froc(name) for name in names]
+    strict = [answers.froc(name, 0.1) for name in names]
     by_centre = "; found where the centre lies in the reference"
     yield StatedMetric("cpm", _cpm(curves), f"{by_centre}; mean at 1/8 to 8 false boxes an image")
     yield StatedMetric("cpm_iou10", _cpm(strict), "; found from IoU 0.1 on; mean at 1/8 to 8 an image")

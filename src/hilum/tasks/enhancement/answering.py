@@ -38,9 +38,12 @@ from hilum.values import (
 from hilum.values.table_cells import TableRow
 from hilum.values.voxel_images import UNKNOWN_TARGET
 
-HEAD, TARGET = "image", "target"
+HEAD = "image"
+TARGET = "target"
 # The maps of a result, which end the names of its files, and what `Prediction.values` has of it.
-ENHANCED, ERROR, CHANGE = "enhanced", "error", "change"
+ENHANCED = "enhanced"
+ERROR = "error"
+CHANGE = "change"
 # Beyond this logarithm a deviation is infinite in float32.
 LARGEST_LOG = 80.0
 # Voxels of a case by which error bars are judged.
@@ -93,14 +96,16 @@ class ImageAnswering(Task):
         """The image, and half the width of the error bar of each voxel, as maps; zeros where no slab is."""
         names = (ENHANCED, ERROR) if self.error_bars else (ENHANCED,)
         held = {name: [Spool(geometry.shape, np.dtype(np.float32)) for _ in self.channels] for name in names}
-        total, count = 0.0, 0
+        total = 0.0
+        count = 0
         for region, arrays in slabs:
             made = dict(zip(names, self._in_unit(np.asarray(arrays[HEAD], dtype=np.float32)), strict=False))
             for name, spools in held.items():
                 for channel_spool, channel in zip(spools, made[name], strict=True):
                     channel_spool[region] = channel
             if self.error_bars:
-                total, count = total + float(made[ERROR].sum(dtype=np.float64)), count + made[ERROR].size
+                total = total + float(made[ERROR].sum(dtype=np.float64))
+                count = count + made[ERROR].size
         maps = {name: Map(self._joined(spools), names=self._names) for name, spools in held.items()}
         return Prediction(geometry, maps=maps, values={ERROR: total / count} if count else None)
 
@@ -113,7 +118,8 @@ class ImageAnswering(Task):
 
     def _in_unit(self, outputs: Floats) -> tuple[Floats, Floats]:
         """(channels, ...) the image and half the widths of its error bars, in the unit of the source or of targets."""
-        image, logs = outputs[: len(self.channels)], outputs[len(self.channels) :]
+        image = outputs[: len(self.channels)]
+        logs = outputs[len(self.channels) :]
         wide = (1.0 if self.error_factor is None else self.error_factor) * np.exp(
             np.clip(logs, -LARGEST_LOG, LARGEST_LOG)
         )
@@ -184,7 +190,9 @@ def root_mean_square(data: Array | Deferred, image: Image) -> float:
 
     data: (*spatial) or (channels, *spatial), read part by part
     """
-    total, count, read = 0.0, 0, image.reader()
+    total = 0.0
+    count = 0
+    read = image.reader()
     for region, part in voxel_images.walk_blocks(data):
         made = part if part.ndim > image.geometry.ndim else part[None]
         given = np.asarray(read((slice(0, len(made)), *region[-image.geometry.ndim :])), dtype=np.float32)

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 # Of the structural similarity: the side of its window, and constants for numbers whose deviation is 1 and whose range
 # is about 6. Wang et al., IEEE Trans Image Process 2004, doi:10.1109/TIP.2003.819861
-WINDOW, STABLE_MEAN, STABLE_VARIANCE = 7, (0.01 * 6) ** 2, (0.03 * 6) ** 2
+WINDOW = 7
+STABLE_MEAN = (0.01 * 6) ** 2
+STABLE_VARIANCE = (0.03 * 6) ** 2
 # The share of the similarity beside the absolute error, without which levels drift: Zhao et al., arXiv:1511.08861
 SHARE = 0.84
 
@@ -38,8 +40,10 @@ def dissimilarity(made: Tensor, target: Tensor) -> Tensor:
         """The mean over a window around each voxel, of what lies in the image."""
         return pool(one, size, stride=1, padding=[n // 2 for n in size], count_include_pad=False)
 
-    ours, theirs = mean(made), mean(target)
-    ours_spread, theirs_spread = mean(made**2) - ours**2, mean(target**2) - theirs**2
+    ours = mean(made)
+    theirs = mean(target)
+    ours_spread = mean(made**2) - ours**2
+    theirs_spread = mean(target**2) - theirs**2
     both = mean(made * target) - ours * theirs
     alike = (2 * ours * theirs + STABLE_MEAN) * (2 * both + STABLE_VARIANCE)
     most = (ours**2 + theirs**2 + STABLE_MEAN) * (ours_spread + theirs_spread + STABLE_VARIANCE)
@@ -70,7 +74,8 @@ def deviation_cost(made: Tensor, logs: Tensor, target: Tensor) -> Tensor:
 
     So error bars take nothing from the image: Stirn et al., arXiv:2212.09184
     """
-    known, bounded = target.isfinite(), logs.clamp(LEAST_LOG, MOST_LOG)
+    known = target.isfinite()
+    bounded = logs.clamp(LEAST_LOG, MOST_LOG)
     error = torch.where(known, target - made.detach(), 0.0)
     cost = 0.5 * (error * torch.exp(-bounded)) ** 2 + bounded
     return (cost * known).sum() / known.sum().clamp(min=1)

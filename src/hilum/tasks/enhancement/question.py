@@ -26,9 +26,12 @@ from hilum.values.voxel_images import UNKNOWN_TARGET
 if TYPE_CHECKING:
     from torch import Tensor
 
-DNCNN, ZHAO, NOISE2VOID = "arXiv:1608.03981", "arXiv:1511.08861", "arXiv:1811.10980"
+DNCNN = "arXiv:1608.03981"
+ZHAO = "arXiv:1511.08861"
+NOISE2VOID = "arXiv:1811.10980"
 # The objective that teaches where nobody knows a target, and what names the terms.
-BLIND, TERMS = "blind_spot", "objectives.terms"
+BLIND = "blind_spot"
+TERMS = "objectives.terms"
 # What is measured in place of `quality` where objectives need no references.
 MINUS_LOSS = "minus_loss"
 # Digits in which the mean and the deviation of targets are kept.
@@ -170,7 +173,8 @@ class Enhancement(ImageScoring):
 
         Behind these the logarithms of their deviations, where there are error bars.
         """
-        count, times = len(self.channels), 2 if self.error_bars else 1
+        count = len(self.channels)
+        times = 2 if self.error_bars else 1
         of_input = tuple(range(count)) if self.unit == "input" else ()
         deviations = count * (times - 1)
         return {HEAD: DenseImage(count * times, called=self.channels, of_input=of_input, deviations=deviations)}

@@ -10,7 +10,8 @@ from hilum.tasks.enhancement.question import EXACT, Enhancement
 from hilum.transforms.operators import simulated_scans
 from hilum.values import Dataset, Decision, Fingerprint
 
-UNROLLED, MODL = "unrolled", "arXiv:1712.02862"
+UNROLLED = "unrolled"
+MODL = "arXiv:1712.02862"
 # Numbers that are already on one scale are held within so far of 0, where none of them comes.
 FARTHEST = 1e3
 

@@ -20,7 +20,8 @@ from hilum.tasks.enhancement.answering import ERROR, TARGET, ImageAnswering
 from hilum.values import Array, Case, Floats, Prediction, Row
 from hilum.values.table_cells import PlainCell
 
-PSNR, SNR = "psnr", "snr"
+PSNR = "psnr"
+SNR = "snr"
 METRICS = Metrics(
     (*FIDELITY_METRICS, *RECOVERY_METRICS, Metric(SNR, "Signal-to-noise ratio", unit="dB", may_judge=False)),
     label_word="channel",
@@ -56,7 +57,8 @@ class ImageScoring(ImageAnswering):
         """The image, what was made of it and the change, then what it should become and the error."""
         given = properties.first_image(case)
         made = replace(given, pixels=answering.enhanced_image(prediction), channels=self.channels, facts={})
-        title, target = case.id, case.references.get(TARGET)
+        title = case.id
+        target = case.references.get(TARGET)
         if self.unit == "input":
             stages = [("image", given), ("result", made)]
             pictures = [enhancement_figures.stages_with_residual(stages, f"{title}: change")]

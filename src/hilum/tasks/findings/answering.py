@@ -91,7 +91,8 @@ class FindingAnswering(Task):
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """Whether each finding is called, with its probability, and what is not ruled out of it."""
-        called, sets = called_findings(prediction, self.thresholds or {}), prediction.confidence.set
+        called = called_findings(prediction, self.thresholds or {})
+        sets = prediction.confidence.set
         calibrated = self.certainty.is_calibrated
         return [
             Finding(name, value=called[name], probability=p, possible=sets.get(name), calibrated=calibrated)

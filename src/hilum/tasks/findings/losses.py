@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # Of the focal loss, as published (Lin et al., arXiv:1708.02002).
 GAMMA = 2.0
 # Of the asymmetric loss for what is absent, as published; what is present counts in full (its gamma is 0).
-ABSENT_GAMMA, MARGIN = 4.0, 0.05
+ABSENT_GAMMA = 4.0
+MARGIN = 0.05
 # A probability of 0 for what is there would cost infinitely much.
 SMALLEST = 1e-8
 # Losses that weigh presence and absence by how many cases show them.

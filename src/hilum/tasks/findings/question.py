@@ -182,7 +182,8 @@ class Findings(FindingScoring):
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Mean AUROC over the findings that some validation cases have and others lack; without any minus log loss."""
-        probabilities, target = collected["probabilities"].cpu().numpy(), collected["target"].cpu().numpy()
+        probabilities = collected["probabilities"].cpu().numpy()
+        target = collected["target"].cpu().numpy()
         referenced = np.isfinite(target)
         areas = [
             float(classification.auroc(scores[there], truth[there] > 0))

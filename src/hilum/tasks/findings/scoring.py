@@ -251,7 +251,8 @@ def _means(
             ]
             return cast("Floats", np.mean(values, axis=0))
 
-        patients, compares = cases["patient"].to_numpy(str), metric in RANKED
+        patients = cases["patient"].to_numpy(str)
+        compares = metric in RANKED
         estimate = intervals.bootstrap_statistic(
             mean_of, patients, strata=strata, seed=seed, exact=False, compares=compares
         )
@@ -262,7 +263,8 @@ def _gaps(metric: str, called: BinaryCalls) -> Gaps:
     """The distances of a finding's probabilities from frequencies; of `ace` also those that it is absent."""
     chances = called.uncalibrated if metric.endswith(BEFORE) else called.scores
     assert chances is not None  # noqa: S101 - without them the metric has no row
-    truth, patients = np.asarray(called.truth, dtype=np.float64), np.asarray(called.patients)
+    truth = np.asarray(called.truth, dtype=np.float64)
+    patients = np.asarray(called.patients)
     kind, _ = BY_BINS[metric.removesuffix(BEFORE)]
     present = Gaps.from_probabilities(chances, truth, patients, kind)
     if not metric.startswith("ace"):

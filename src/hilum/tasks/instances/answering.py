@@ -46,11 +46,13 @@ from hilum.values.prediction import ObjectClasses
 from hilum.values.table_cells import PlainCell
 
 # Until validation cases have decided.
-INSIDE, PROMINENCE = 0.5, 0.2
+INSIDE = 0.5
+PROMINENCE = 0.2
 HEAD = "instances"
 # Of more objects their number and mean size are findings, and each has its row in measurements.csv alone.
 MOST_OBJECTS = 200
-NUMBER, MEAN_SIZE = "number of objects", "mean size of objects"
+NUMBER = "number of objects"
+MEAN_SIZE = "mean size of objects"
 NUMBER_OF = "number of {}"
 # Maps are kept with half precision between network and watershed: heights need a thousandth.
 KEPT = np.dtype(np.float16)
@@ -59,7 +61,8 @@ BYTES_PER_VOXEL = 40
 # With both maps, while objects are looked for that are not called.
 COVERING_BYTES = 64
 # What the maps of classes take each, and before their names among the maps.
-CLASS_BYTES, OF_CLASS = KEPT.itemsize, "class "
+CLASS_BYTES = KEPT.itemsize
+OF_CLASS = "class "
 
 
 class ObjectAnswering(Task):
@@ -100,7 +103,8 @@ class ObjectAnswering(Task):
 
         An object may reach through many slabs: it takes the whole of all maps.
         """
-        inside, height = Spool(geometry.shape, KEPT), Spool(geometry.shape, KEPT)
+        inside = Spool(geometry.shape, KEPT)
+        height = Spool(geometry.shape, KEPT)
         of_classes = [Spool(geometry.shape, KEPT) for _ in self.classes]
         for region, arrays in slabs:
             outputs = np.asarray(arrays[HEAD], dtype=np.float32)
@@ -150,7 +154,8 @@ class ObjectAnswering(Task):
         findings = [Finding(NUMBER, value=count), Finding(MEAN_SIZE, value=size, unit=unit)]
         kinds = [label.kind for label in prediction.labels]
         findings += [Finding(NUMBER_OF.format(name), value=kinds.count(name)) for name in self.classes]
-        confidence, sizes = prediction.confidence, _sizes(prediction) if count <= MOST_OBJECTS else {}
+        confidence = prediction.confidence
+        sizes = _sizes(prediction) if count <= MOST_OBJECTS else {}
         return findings + [
             Finding(
                 label.name,
@@ -240,7 +245,8 @@ class ObjectAnswering(Task):
 
     def _predicted_objects(self, prediction: Prediction) -> CaseObjects:
         """The objects of a prediction: anew from its maps, else those that it was decoded to."""
-        maps, geometry = prediction.untuned, prediction.geometry
+        maps = prediction.untuned
+        geometry = prediction.geometry
         if maps is None:
             return object_belief.objects_of_prediction(prediction, self._voxel(geometry))
         return self._objects(maps, geometry)
@@ -272,7 +278,8 @@ def coded_objects(numbers: Array, reference: Image, classes: Sequence[str], case
 
     DatasetError for an object without a class, or of one that is none of these.
     """
-    kinds, values = {label.value: label.kind for label in reference.labels}, np.unique(numbers)
+    kinds = {label.value: label.kind for label in reference.labels}
+    values = np.unique(numbers)
     objects = values[values > 0].tolist()
     if bare := [number for number in objects if kinds.get(number) is None]:
         problem = f"the objects {errors.list_phrase(bare)} have no class"
@@ -287,7 +294,8 @@ def coded_objects(numbers: Array, reference: Image, classes: Sequence[str], case
 def _object_rows(prediction: Prediction, classes: ObjectClasses) -> list[dict[str, PlainCell]]:
     """A row for each object of several classes; one of blanks where there is none."""
     chances = [f"{PROBABILITY}{name}" for name in classes.names]
-    scores, sets = prediction.confidence.scores, prediction.confidence.set
+    scores = prediction.confidence.scores
+    sets = prediction.confidence.set
     blank = dict.fromkeys((OBJECT, "label", "score", *chances, SET))
     rows = [
         {
@@ -305,7 +313,8 @@ def _object_rows(prediction: Prediction, classes: ObjectClasses) -> list[dict[st
 def size_of_objects(prediction: Prediction) -> tuple[int, float | None, str]:
     """Number of objects, their mean size, its unit; no size without an object."""
     assert prediction.data is not None  # noqa: S101 - as decoded
-    geometry, count = prediction.geometry, len(prediction.labels)
+    geometry = prediction.geometry
+    count = len(prediction.labels)
     voxels = sum(int(np.count_nonzero(part)) for _, part in voxel_images.walk_blocks(prediction.data))
     size = round(voxels / count * (geometry.voxel_volume or 1.0), 6) if count else None
     return count, size, unit_of_size(geometry.ndim, geometry.voxel_volume is not None)
@@ -428,7 +437,8 @@ def _flood(marked: NDArray[np.bool_], height: Floats, prominence: float) -> Numb
     # A frame of background, so that every voxel has neighbours and places are numbers of one axis.
     level = np.pad(level, 1, constant_values=-1)
     numbers = np.zeros(level.shape, dtype=np.int32)
-    flat, offsets = numbers.reshape(-1), _neighbours(level.shape)
+    flat = numbers.reshape(-1)
+    offsets = _neighbours(level.shape)
     waiting: Places = np.zeros(0, dtype=np.intp)
     count = 0
     for floor, opened in _downwards(level):

@@ -226,7 +226,8 @@ class InstanceSegmentation(ObjectScoring):
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Mean over cases and thresholds of TP / (TP + FP + FN); a case without any object is left out."""
         marked = collected["both"][:, 0] > 0
-        matched, both = collected["matched"][marked], collected["both"][marked]
+        matched = collected["matched"][marked]
+        both = collected["both"][marked]
         return float((matched / (both - matched)).mean()) if len(both) else float("nan")
 
     def fit_settings(

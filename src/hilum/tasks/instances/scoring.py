@@ -39,8 +39,11 @@ COUNTS = ("count_error", "count_difference")
 # Metrics of the objects of all cases together, as StarDist states them; large cases count more.
 POOLED = {"ap50_pooled": "matched50", "ap75_pooled": "matched75"}
 # Columns of the row of all classes of a case: F1 of objects of whatever class, and matched objects by class in JSON.
-FOUND, ACCURACY, CONFUSION = "f1_any_class", "class_accuracy", "confusion"
-LIMITS, OF_SETS = ("loa_lower", "loa_upper"), ("coverage", "set_size")
+FOUND = "f1_any_class"
+ACCURACY = "class_accuracy"
+CONFUSION = "confusion"
+LIMITS = ("loa_lower", "loa_upper")
+OF_SETS = ("coverage", "set_size")
 METRICS = Metrics(
     (
         Metric("ap50", "AP at IoU 0.5", worst=0.0),
@@ -101,7 +104,8 @@ class ObjectScoring(ObjectAnswering):
         if prediction.objects is None:
             yield {**named, "label": ALL, **object_case_row(overlap, prediction.confidence), **of_all}
             return
-        ours, theirs = prediction.objects.kinds, instances.coded_classes(reference, len(self.classes))
+        ours = prediction.objects.kinds
+        theirs = instances.coded_classes(reference, len(self.classes))
         confusion = overlap.confusion(ours, theirs, len(self.classes)).tolist()
         of_all |= self._set_columns(prediction, overlap, theirs)
         yield {**named, "label": ALL, FOUND: overlap.f1(), CONFUSION: json.dumps(confusion), **of_all}
@@ -143,14 +147,16 @@ class ObjectScoring(ObjectAnswering):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """Outlines of the predicted objects, and of the reference where there is one; of classes in their colours."""
-        reference, labels = None, list[Label]()
+        reference = None
+        labels = list[Label]()
         if "instances" in case.references:
             reference = self._reference(case, prediction)
             kinds = instances.coded_classes(reference, len(self.classes)) if self.classes else ()
             numbers = np.setdiff1d(reference, 0).tolist()
             pairs = zip(numbers, kinds, strict=False)
             labels = [self._label_of(number, self.classes[kind]) for number, kind in pairs]
-        image, predicted = properties.first_image(case), np.asarray(prediction.data)
+        image = properties.first_image(case)
+        predicted = np.asarray(prediction.data)
         outlined_labels = (labels, prediction.labels if self.classes else ())
         return [slice_figures.object_outlines(image, reference, predicted, title=case.id, labels=outlined_labels)]
 
@@ -190,7 +196,8 @@ def object_case_row(
 
     chosen: whether each predicted object is one of the overlap's, where it holds one class
     """
-    predicted, reference = len(overlap.predicted), len(overlap.reference)
+    predicted = len(overlap.predicted)
+    reference = len(overlap.reference)
     return {
         "ap50": overlap.ap((0.5,)),
         "ap75": overlap.ap((0.75,)),
@@ -224,7 +231,8 @@ def object_summary_rows(table: Table, *, seed: Seed) -> list[Row]:
 
 def class_summary_rows(table: Table, classes: Sequence[str], *, seed: Seed) -> Iterator[Row]:
     """The same of classes: "all" is the mean over them, or of all objects together; then what concerns all of them."""
-    of_cases, of_classes = table[table["label"] == ALL], table[table["label"] != ALL]
+    of_cases = table[table["label"] == ALL]
+    of_classes = table[table["label"] != ALL]
     yield from _mean_rows(of_classes, (*SHARES, *COUNTS), seed)
     yield from _mean_rows(of_cases, [name for name in (FOUND, *OF_SETS) if name in of_cases], seed)
     yield _accuracy_row(of_cases, seed)
@@ -250,7 +258,8 @@ def confusion_of_cases(table: Table) -> NDArray[np.int64]:
 def _accuracy_row(table: Table, seed: Seed) -> Row:
     """The share of matched objects of all cases that have the class of the reference."""
     confusion = confusion_of_cases(table)
-    right, matched = np.trace(confusion, axis1=1, axis2=2), confusion.sum(axis=(1, 2))
+    right = np.trace(confusion, axis1=1, axis2=2)
+    matched = confusion.sum(axis=(1, 2))
 
     def statistic(weights: Floats) -> Floats:
         """The share, for each weighting of the cases."""
@@ -285,7 +294,8 @@ def _pooled_rows(table: Table, label: str, seed: Seed) -> Iterator[Row]:
 def _pool(matched: Floats, counts: Floats) -> Callable[[Floats], Floats]:
     def statistic(weights: Floats) -> Floats:
         """TP / (TP + FP + FN) of all objects, for each weighting of the cases."""
-        right, total = weights @ matched, weights @ counts
+        right = weights @ matched
+        total = weights @ counts
         return cast("Floats", np.divide(right, total - right, out=np.full(np.shape(right), np.nan), where=total > 0))
 
     return statistic

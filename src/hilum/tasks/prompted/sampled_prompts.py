@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 # Shares of the first prompts that are boxes, clicks and strokes; of the rest a part of the object is known already, as
 # in a window beside one that was answered.
-BOXES, CLICKS, STROKES = 0.4, 0.4, 0.1
+BOXES = 0.4
+CLICKS = 0.4
+STROKES = 0.1
 # Clicks that are sampled together, at the most: so that the network knows answers that several have corrected.
 MOST_CLICKS = 3
 # By how much of its side an end of a box is further in, or further out, than what it holds.
-INWARDS, OUTWARDS = 0.05, 0.15
+INWARDS = 0.05
+OUTWARDS = 0.15
 # Of further prompts those that are strokes, and those of which there is none: an answer is then only looked at again.
-FURTHER_STROKES, NO_FURTHER = 0.15, 0.15
+FURTHER_STROKES = 0.15
+NO_FURTHER = 0.15
 
 
 def sample_object(numbers: Tensor, rng: np.random.Generator) -> Tensor:
@@ -36,7 +40,8 @@ def sample_object(numbers: Tensor, rng: np.random.Generator) -> Tensor:
 def sample_channels(mask: Tensor, rng: np.random.Generator) -> Tensor:
     """(7, *spatial) first prompts of a mask; of an empty one a click outside."""
     channels = torch.zeros((prompt_channels.COUNT, *mask.shape), device=mask.device)
-    voxels, kind = mask.nonzero(), rng.random()
+    voxels = mask.nonzero()
+    kind = rng.random()
     if not len(voxels):
         prompt_channels.render_points(channels, rng.integers(mask.shape)[None], np.array([False]))
     elif kind < BOXES:
@@ -48,7 +53,8 @@ def sample_channels(mask: Tensor, rng: np.random.Generator) -> Tensor:
     elif kind < BOXES + CLICKS + STROKES:
         _add_stroke(channels, voxels, rng, inside=True)
     else:
-        centre, direction = _any_of(voxels, rng), rng.normal(size=mask.ndim)
+        centre = _any_of(voxels, rng)
+        direction = rng.normal(size=mask.ndim)
         along = ((voxels.cpu().numpy() - centre) @ direction) < 0
         channels[(prompt_channels.PREVIOUS, *voxels[torch.from_numpy(along).to(mask.device)].T)] = 1
     return channels
@@ -71,7 +77,8 @@ def correct_channels(channels: Tensor, mask: Tensor, answer: Tensor, rng: np.ran
 
 def larger_error(mask: Tensor, answer: Tensor) -> tuple[Tensor, bool]:
     """What an answer misses, or what it marks too much, whichever has more voxels; and whether it is missed."""
-    missed, beyond = mask & ~answer, answer & ~mask
+    missed = mask & ~answer
+    beyond = answer & ~mask
     is_missed = bool(missed.sum() >= beyond.sum())
     return (missed if is_missed else beyond), is_missed
 

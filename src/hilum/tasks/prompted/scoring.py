@@ -20,10 +20,13 @@ from hilum.values import Array, Case, Image, Label, Prediction, Prompts, Row, bo
 
 OBJECT = "object"
 # Clicks after which an answer is scored, and objects of a case that are pointed at, of more some always the same.
-CLICKS, MOST_OBJECTS = (1, 3, 5), 8
+CLICKS = (1, 3, 5)
+MOST_OBJECTS = 8
 # By how much of its sides, and by how many voxels at least, a box is larger than what it holds.
-MARGIN, LEAST_MARGIN = 0.05, 1.0
-BY_BOX, BY_CLICKS = "dice_box", tuple(f"dice_{count}" for count in CLICKS)
+MARGIN = 0.05
+LEAST_MARGIN = 1.0
+BY_BOX = "dice_box"
+BY_CLICKS = tuple(f"dice_{count}" for count in CLICKS)
 WORDS = {BY_BOX: "with a box", **{f"dice_{count}": f"after {count} click{'s' * (count > 1)}" for count in CLICKS}}
 NAMED = tuple(Metric(name, f"Dice {words}", worst=0.0) for name, words in WORDS.items())
 METRICS = Metrics(NAMED, label_word="structure", of_case=BY_CLICKS[-1])
@@ -45,7 +48,8 @@ class PromptedScoring(Segmentation):
         numbers, labels = self.reference_objects(case)
         if not labels:
             raise DatasetError("its reference shows no object to point at", case.id, "Leave the case out")
-        found, scores = np.zeros(numbers.shape, dtype=np.uint16), dict[str, float]()
+        found = np.zeros(numbers.shape, dtype=np.uint16)
+        scores = dict[str, float]()
         order = np.random.default_rng(0).permutation(len(labels))[:MOST_OBJECTS]
         for label in (labels[place] for place in sorted(order)):
             mask = numbers == label.value
@@ -94,7 +98,8 @@ class PromptedScoring(Segmentation):
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """Contours of what was found, and of the references where the case has some."""
         reference = self.reference_objects(case)[0] if case.references.keys() & {"mask", "instances"} else None
-        shown, found = properties.first_image(case), np.asarray(prediction.data)
+        shown = properties.first_image(case)
+        found = np.asarray(prediction.data)
         return [slice_figures.contours(shown, reference, found, prediction.labels, title=case.id)]
 
     def overview(self, table: Table) -> list[Figure]:
@@ -110,7 +115,8 @@ def _answers(ask: Callable[[Prompts], Prediction], mask: Array) -> Iterator[tupl
     margin = np.maximum(LEAST_MARGIN, np.ceil(MARGIN * (high - low)))
     box = np.concatenate([bounding_boxes.in_letters(low - margin), bounding_boxes.in_letters(high + margin)])
     yield BY_BOX, np.asarray(ask(Prompts(boxes=[box.tolist()])).data) > 0
-    answer, clicks = np.zeros_like(mask), list[tuple[float, ...]]()
+    answer = np.zeros_like(mask)
+    clicks = list[tuple[float, ...]]()
     for count in range(1, max(CLICKS) + 1):
         if (click := sampled_prompts.next_click(mask, answer)) is not None:
             clicks.append((*bounding_boxes.in_letters(np.array(click[0])).tolist(), float(click[1])))

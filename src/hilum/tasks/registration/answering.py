@@ -34,7 +34,8 @@ HEAD = "field"
 BEFORE, AFTER = "similarity_before", "similarity_after"
 # Of each side, the margin beyond the image in which displacements fall to zero, so that none ends abruptly; and of the
 # largest displacement at the edge, how many times it is as wide: from once on nothing folds there.
-MARGIN, STEADY = 0.12, 2.0
+MARGIN = 0.12
+STEADY = 2.0
 
 
 class FieldAnswering(Task):

@@ -43,7 +43,9 @@ from hilum.values.spatial_transform import Correspondence
 if TYPE_CHECKING:
     from torch import Tensor
 
-VOXELMORPH, DALCA, SYNTHMORPH = "arXiv:1809.05231", "arXiv:1903.03545", "arXiv:2004.10282"
+VOXELMORPH = "arXiv:1809.05231"
+DALCA = "arXiv:1903.03545"
+SYNTHMORPH = "arXiv:2004.10282"
 # The network sees images whose deviation is 1; similarities count on intensities in about 0..1.
 DEVIATION = 0.2
 # Steps of optimisation after the network.
@@ -91,7 +93,8 @@ class Registration(FieldScoring):
         fields = [case.references["field"] for case in fingerprint.cases if "field" in case.references]
         values = sorted({value for one in fields for value in one["both"]})
         if len(values) > MOST_LABELS:
-            problem, where = f"label maps of {len(values)} values", str(dataset.root or dataset.name)
+            problem = f"label maps of {len(values)} values"
+            where = str(dataset.root or dataset.name)
             raise DatasetError(problem, where, "Give label maps of structures that both images have")
         names = {label.value: label for kind in ("field", "mask") for label in dataset.classes.get(kind, ())}
         classes = [names.get(value, Label(value, str(value))) for value in values]
@@ -188,11 +191,14 @@ class Registration(FieldScoring):
     def decisions(self, fingerprint: Fingerprint) -> dict[str, Decision]:
         """A network that answers on half the grid, and what selects and judges."""
         points = any(case.references.get("field", {}).get("points") for case in fingerprint.cases)
-        metric, because = SIMILARITY, "nothing else is known; it proves no alignment"
+        metric = SIMILARITY
+        because = "nothing else is known; it proves no alignment"
         if self.classes:
-            metric, because = "dice", "the overlap of structures that were contoured in both images"
+            metric = "dice"
+            because = "the overlap of structures that were contoured in both images"
         elif points:
-            metric, because = TRE, "the distance of points that were marked in both images"
+            metric = TRE
+            because = "the distance of points that were marked in both images"
         selects = "Dice of moved labels" if self.classes else "the similarity"
         return {
             "network.name": Decision("voxelmorph", "displacements are smooth, so half the grid suffices", VOXELMORPH),
@@ -254,7 +260,8 @@ class Registration(FieldScoring):
 
     def _overlaps(self, field: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, labels) voxels in both and in the two counted together, (batch,) whether both sides are known."""
-        count, codes = len(self.classes) + 2, target.long()
+        count = len(self.classes) + 2
+        codes = target.long()
         fixed, moving = codes // count, codes % count
         labelled = ((fixed < count - 1) & (moving < count - 1)).flatten(1).all(dim=1)
         empty = field.new_zeros(len(field), count - 2)

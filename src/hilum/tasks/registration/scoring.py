@@ -20,7 +20,9 @@ from hilum.values import Array, Case, Image, Label, Prediction, Row, SpatialTran
 from hilum.values.spatial_transform import ONTO, UNMOVED, Correspondence
 from hilum.values.table_cells import PlainCell
 
-SIMILARITY, TRE, INVERSE = "similarity", "tre", "inverse_error"
+SIMILARITY = "similarity"
+TRE = "tre"
+INVERSE = "inverse_error"
 STRUCTURE = "structure"
 OF_LABELS = (
     Metric("dice", worst=0.0),
@@ -63,7 +65,8 @@ class FieldScoring(FieldAnswering):
         fixed, moving = _channel(image, 0), _channel(image, 1)
         unmoved: Image = facts.get(UNMOVED, moving)
         onto: SpatialTransform = facts.get(ONTO, SpatialTransform((), image.geometry, moving.geometry))
-        composed_transform, notes = spatial_transforms.compose_transforms(prediction.transform, onto), prediction.notes
+        composed_transform = spatial_transforms.compose_transforms(prediction.transform, onto)
+        notes = prediction.notes
         if not refined:
             return replace(prediction, transform=composed_transform)
         try:
@@ -79,7 +82,8 @@ class FieldScoring(FieldAnswering):
                 for name, one in pairs.items()
             }
         except ImportError:
-            values, notes = {}, (*notes, "torch is not installed: the transform is the network's, not refined")
+            values = {}
+            notes = (*notes, "torch is not installed: the transform is the network's, not refined")
         return replace(prediction, transform=composed_transform, values=values, notes=notes)
 
     def score(self, predictions: Sequence[Prediction], cases: Sequence[Case]) -> Table:
@@ -88,7 +92,8 @@ class FieldScoring(FieldAnswering):
         return pd.DataFrame(rows)
 
     def _pair_rows(self, prediction: Prediction, case: Case) -> Iterator[dict[str, PlainCell]]:
-        transform, pair = prediction.transform, _pair_of(case)
+        transform = prediction.transform
+        pair = _pair_of(case)
         assert transform is not None  # noqa: S101 - as decoded
         named: dict[str, PlainCell] = {"case": case.id, "patient": case.patient}
         onto = pair.onto or SpatialTransform((), prediction.geometry, transform.moving)
@@ -110,7 +115,8 @@ class FieldScoring(FieldAnswering):
         )
 
     def _label_rows(self, before: Array, after: Array, fixed: Image) -> Iterator[tuple[Label, dict[str, float]]]:
-        true, values = fixed.data[0], [label.value for label in self.classes]
+        true = fixed.data[0]
+        values = [label.value for label in self.classes]
         first, last = (mask_overlap.overlap_by_label(one, true, values) for one in (before, after))
         spacing = fixed.geometry.affine[:-1, :-1] if fixed.geometry.physical else None
         for label in self.classes:
@@ -132,7 +138,8 @@ class FieldScoring(FieldAnswering):
 
     def summary(self, table: Table, *, seed: Seed) -> list[Row]:
         """Each metric over all structures, then by structure; those of pairs after them. Patients are resampled."""
-        of_labels, of_pairs = table[table["label"] != ALL], table[table["label"] == ALL]
+        of_labels = table[table["label"] != ALL]
+        of_pairs = table[table["label"] == ALL]
         return [
             *case_tables.mean_rows(of_labels, _units(OF_LABELS, of_labels), seed=seed),
             *case_tables.mean_rows(of_pairs, _units(OF_PAIRS, of_pairs), seed=seed),
@@ -148,10 +155,13 @@ class FieldScoring(FieldAnswering):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """Contours of moved labels where there are any, both images as a checkerboard, and the bent grid."""
-        transform, pair, image = prediction.transform, _pair_of(case), properties.first_image(case)
+        transform = prediction.transform
+        pair = _pair_of(case)
+        image = properties.first_image(case)
         assert transform is not None  # noqa: S101 - as decoded
         unmoved: Image = case.images["moving"].facts.get(UNMOVED, case.images["moving"])
-        near, pictures = None, list[Figure]()
+        near = None
+        pictures = list[Figure]()
         if pair.has_labels and pair.fixed_labels is not None and pair.moving_labels is not None:
             near = pair.fixed_labels.on_axes_of(image.geometry).data[0]
             moved = self._move_labels(pair.moving_labels, transform, prediction)

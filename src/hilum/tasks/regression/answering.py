@@ -94,7 +94,8 @@ class ValueAnswering(Task):
         if rows is None:
             return None
         of_folds, errors = self._standardise(rows.T, np.ones(len(self.targets)))
-        values, wide = of_folds.T * self._deviation + self._mean, None if errors is None else errors.T
+        values = of_folds.T * self._deviation + self._mean
+        wide = None if errors is None else errors.T
         return value_belief.ends_by_fold(self.certainty, self.targets, values, wide, self._deviation)
 
     def _standardise(self, outputs: Floats, factors: Floats) -> tuple[Floats, Floats | None]:
@@ -118,7 +119,8 @@ class ValueAnswering(Task):
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """Each value in its unit, with its interval."""
-        values, confidence = predicted_values(self.targets, prediction)[0], prediction.confidence
+        values = predicted_values(self.targets, prediction)[0]
+        confidence = prediction.confidence
         ends = {
             name: (certainties.finite_end(confidence.low.get(name)), certainties.finite_end(confidence.high.get(name)))
             for name in values

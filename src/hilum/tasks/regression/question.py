@@ -47,7 +47,8 @@ HUBER = "doi:10.1214/aoms/1177703732"
 # Laves et al., MIDL 2020: error bars that are too small or large are multiplied by one factor.
 LAVES = "arXiv:2006.13092"
 # Fewer validation cases say too little about the size of error bars, and by less than this chance alone.
-FEWEST_CASES, CHANCE = 10, 0.05
+FEWEST_CASES = 10
+CHANCE = 0.05
 # Digits of the deviation in which it and the mean are kept, and decimals of a factor.
 DIGITS = 6
 # What a column's name may end in, after a blank, an underscore or a bracket, and how it is written then.
@@ -165,7 +166,8 @@ class Regression(ValueScoring):
     @property
     def channels_when_mirrored(self) -> tuple[int, ...] | None:
         """A value stays as it is when left and right change sides; one that names a side becomes its counterpart's."""
-        order, count = left_right.counterpart_places(self.targets), len(self.targets)
+        order = left_right.counterpart_places(self.targets)
+        count = len(self.targets)
         if order is None:
             return None
         return tuple(part * count + place for part in range(1 + NOISES[self.noise]) for place in order)
@@ -314,6 +316,7 @@ def _refuse_unteachable(name: str, values: np.ndarray, where: str) -> None:
 
 def _mean_and_deviation(values: np.ndarray) -> tuple[float, float]:
     """Mean and deviation, as exact as a small share of the deviation."""
-    mean, deviation = float(values.mean()), float(values.std())
+    mean = float(values.mean())
+    deviation = float(values.std())
     places = DIGITS - math.floor(math.log10(deviation))
     return round(mean, places), round(deviation, places)

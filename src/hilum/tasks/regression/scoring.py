@@ -98,7 +98,8 @@ class ValueScoring(ValueAnswering):
         """Predictions over references, and differences over size, of the first targets."""
         pictures = []
         for measured in measured_targets(table, self.targets)[:MOST_CHARTS]:
-            name, unit = measured.target, self.units[measured.target]
+            name = measured.target
+            unit = self.units[measured.target]
             bars = None if measured.errors is None else 1.96 * measured.errors
             title = f"{name}: predicted and reference"
             chart = charts.agreement_plot(measured.reference, measured.predicted, title, unit=unit, error_bars=bars)
@@ -130,8 +131,10 @@ def measured_targets(table: Table, targets: Sequence[str]) -> list[MeasuredQuant
         if rows.empty:
             continue
         errors = rows["error_bar"].to_numpy(float) if "error_bar" in rows else None
-        predicted, reference = rows["predicted"].to_numpy(float), rows["reference"].to_numpy(float)
-        patients, cases = rows["patient"].to_numpy(str), rows["case"].to_numpy(str)
+        predicted = rows["predicted"].to_numpy(float)
+        reference = rows["reference"].to_numpy(float)
+        patients = rows["patient"].to_numpy(str)
+        cases = rows["case"].to_numpy(str)
         measured.append(MeasuredQuantity(name, predicted, reference, patients, cases, errors))
     return measured
 
@@ -196,7 +199,8 @@ def target_error_values(deviation: Mapping[str, float], table: Table) -> list[Ca
 
 
 def _of_target(measured: MeasuredQuantity, unit: str, seed: Seed) -> Iterator[Row]:
-    target, patients = case_tables.figure_label(measured.target, TARGET), measured.patients
+    target = case_tables.figure_label(measured.target, TARGET)
+    patients = measured.patients
     apart = measured.predicted - measured.reference
     yield Row("mae", target, measurements.compared_estimate(measured, regression.mean_absolute_error, unit, seed))
     error = measurements.compared_estimate(measured, regression.root_mean_squared_error, unit, seed)

@@ -99,7 +99,8 @@ class MaskAnswering(Task):
     @property
     def truth(self) -> Truth:
         """The reading of masks, for training and for scoring."""
-        values, readers = tuple(label.value for label in self.classes), len(self.observers) if self.is_divided else 1
+        values = tuple(label.value for label in self.classes)
+        readers = len(self.observers) if self.is_divided else 1
         marking = (self.ignore, self.background, self.sparse, self.readers)
         known_sets = partial_labels.known_combinations(self.partial, self.names)
         return Truth(values, tuple(self.structures.values()), self.names, *marking, readers, known_sets)
@@ -168,7 +169,8 @@ class MaskAnswering(Task):
 
     def decode(self, slabs: Slabs, geometry: Geometry) -> Prediction:
         """Label values, tidied; background where no slab is. Calibrated probabilities say what Dice is expected."""
-        structures, belief = tuple(self.structures.values()), (self.probable, self.certainty, self.expected_dice)
+        structures = tuple(self.structures.values())
+        belief = (self.probable, self.certainty, self.expected_dice)
         codes = None if self.codes is None else Spool((self.codes.words, *geometry.shape), np.dtype(np.uint16))
         stream = VoxelStream(geometry, structures, *belief, samples=self.tells_structures, codes=codes)
         mask = Spool(geometry.shape, np.min_scalar_type(max(self.writes)))
@@ -223,7 +225,9 @@ def structure_results(
 
     labels: of the label map; of a structure that overlaps others measurements are those of its own part
     """
-    by_name, confidence, findings = {label.name: label for label in labels}, prediction.confidence, list[Finding]()
+    by_name = {label.name: label for label in labels}
+    confidence = prediction.confidence
+    findings = list[Finding]()
     for name, (column, volume) in zip(structures, structure_volumes(prediction, structures).items(), strict=True):
         row = by_name.pop(name, None)
         size = Finding(
@@ -256,7 +260,8 @@ def structure_volumes(prediction: Prediction, structures: Mapping[str, Sequence[
 
 def mask_columns(prediction: Prediction, structures: Mapping[str, Sequence[int]]) -> dict[str, float | None]:
     """The volume of each structure, the ends of its interval (blank without), and the Dice that is expected of it."""
-    volumes, confidence = structure_volumes(prediction, structures), prediction.confidence
+    volumes = structure_volumes(prediction, structures)
+    confidence = prediction.confidence
     columns = dict[str, float | None](volumes)
     for column, name in zip(volumes, structures, strict=True):
         for side, ends in ((LOW, confidence.low), (HIGH, confidence.high)):

@@ -116,7 +116,8 @@ def target_loss(
         share = shares[target, channel]
         if structures_known is not None:
             voxels_known = structures_known[target, channel]
-            both, share = both.movedim(1, -1)[voxels_known].T[None], share[voxels_known][None]
+            both = both.movedim(1, -1)[voxels_known].T[None]
+            share = share[voxels_known][None]
             if not share.numel():
                 continue
         if divided:
@@ -145,7 +146,8 @@ def share_dice(logits: Tensor, truth: Tensor, weights: Tensor | None = None) -> 
     are the same. A label that nobody contoured in the batch is left out.
     Wang et al., Dice semimetric losses, arXiv:2303.16296
     """
-    predicted, true = logits.softmax(dim=1)[:, 1:], truth[:, 1:]
+    predicted = logits.softmax(dim=1)[:, 1:]
+    true = truth[:, 1:]
     axes = (0, *range(2, logits.ndim))
     size = predicted.sum(dim=axes) + true.sum(dim=axes)
     apart = (predicted - true).abs().sum(dim=axes)
@@ -174,9 +176,11 @@ def overlap_counts(
     structures_known:     (codes, structures) whether a code says anything of a structure; None: of all
     exclusive: the largest output wins, the first being the background; else each output is marked above 0
     """
-    axes, voxels_known = tuple(range(1, target.ndim)), target != unknown
+    axes = tuple(range(1, target.ndim))
+    voxels_known = target != unknown
     codes = torch.where(voxels_known, target.long(), 0)
-    both, size = [], []
+    both = []
+    size = []
     for structure in range(shares.shape[1]):
         marked = logits.argmax(dim=1) == structure + 1 if exclusive else logits[:, structure] > 0
         counted_voxels = voxels_known if structures_known is None else voxels_known & structures_known[codes, structure]

@@ -103,7 +103,8 @@ def choose_rules(
 
 
 def _chosen_for(value: int, pairs: Sequence[_Pair], several: float, in_voxels: bool) -> tuple[Tidying, list[str]]:
-    rule, reasons = Tidying(), []
+    rule = Tidying()
+    reasons = []
     before = _dice(value, rule, pairs)
     pieces = [_piece_sizes(pair.reference.values == value) * pair.voxel for pair in pairs]
     several = max(several, sum(len(own) > 1 for own in pieces) / len(pieces))
@@ -129,7 +130,8 @@ def _chosen_for(value: int, pairs: Sequence[_Pair], several: float, in_voxels: b
                 f"{words}, mean Dice {before.mean():.4f} to {after.mean():.4f}, "
                 f"{int((after > before).sum())} of {int(changed.sum())} changed cases better"
             )
-            rule, before = tried, after
+            rule = tried
+            before = after
     return rule, reasons
 
 

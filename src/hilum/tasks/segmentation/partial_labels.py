@@ -89,7 +89,8 @@ def decide_combinations(structures: Sequence[str], dataset: Dataset, fingerprint
     if strange := sorted(set().union(*(case.known or () for case in partial)) - set(structures)):
         problem = f"a case knows {errors.list_phrase(strange)}, and the structures are {errors.list_phrase(structures)}"
         raise DatasetError(problem, where, "Name structures of the masks")
-    counts, trained = cases_by_structure(structures, dataset, fingerprint), len(fingerprint)
+    counts = cases_by_structure(structures, dataset, fingerprint)
+    trained = len(fingerprint)
     if lacking := [name for name, count in counts.items() if not count]:
         problem = f"no training case knows {errors.list_phrase(lacking)}"
         raise DatasetError(problem, where, "Leave it out with --labels, or give cases in which it was contoured")

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 
 
 # A structure thinner than this (voxels) is nearly all surface; so is a piece of fewer voxels than a cube of 5.
-THIN, TINY = 4.0, 125
+THIN = 4.0
+TINY = 125
 # Voxels that the thinnest structure of pictures is still wide on the network's grid (median). Ventricles 27 pixels
 # wide, six minutes on one busy core: Dice .90 on a grid half as fine, after 1,581 steps, beside .77 after 429.
 FINE_ENOUGH = 12
@@ -67,7 +68,8 @@ LONG = 30.0
 # Where structures fill less than this share of the voxels, nearly every voxel is easily classified as background.
 SPARSE = 1e-3
 # Labels whose volumes differ more than this many times are weighted, by at most this factor.
-UNLIKE, HEAVIEST = 100.0, 10.0
+UNLIKE = 100.0
+HEAVIEST = 10.0
 CLDICE = "arXiv:2003.07311"
 MAIER_HEIN = "doi:10.1038/s41592-023-02151-z"
 LAKSHMINARAYANAN = "arXiv:1612.01474"
@@ -282,12 +284,14 @@ class Segmentation(MaskScoring):
         """The sum of the terms in `loss_name` over the known voxels; target: (batch, *spatial) codes."""
         weights = None if self.weights is None else [self.weights.get(n, 1.0) for n in ("background", *self.names)]
         lines = [self.names.index(name) + 1 for name in self.centrelines] or None
-        logits, codes = outputs["mask"].float(), target.long()
+        logits = outputs["mask"].float()
+        codes = target.long()
         return mask_losses.mask_loss(self.loss_name, logits, codes, self.truth, self.exclusive, weights, lines, spacing)
 
     def quality(self, outputs: Outputs, target: Tensor) -> Mapping[str, Tensor]:
         """(batch, structures) known voxels in both label maps, and in the two counted together."""
-        logits, truth = outputs["mask"], self.truth
+        logits = outputs["mask"]
+        truth = self.truth
         shares = mask_losses.group_shares(truth.groups, logits.new_tensor(truth.codes.shares))
         structures_known = mask_losses.known_structures(truth, logits)
         both, size = mask_losses.overlap_counts(
@@ -377,7 +381,8 @@ def check_settings(
     centrelines: Sequence[str] = (),
 ) -> None:
     """PlanError names the setting that cannot be; the last four are by the name of a structure."""
-    values, names = {label.value for label in labels}, set(structures)
+    values = {label.value for label in labels}
+    names = set(structures)
     if not labels or min(len(values), len({label.name for label in labels})) < len(labels) or 0 in values:
         remedy = "Give each structure its own value and name"
         raise PlanError("labels must be different and not 0", "task.labels", remedy)
@@ -402,7 +407,8 @@ def _thin(labels: Sequence[Label], fingerprint: Fingerprint) -> dict[str, str]:
     """{label: in words why its surface is nearly all of it}"""
     reasons = {}
     for label in labels:
-        width, piece = _width(label, fingerprint), _median(_pieces(label, fingerprint))
+        width = _width(label, fingerprint)
+        piece = _median(_pieces(label, fingerprint))
         if width < THIN:
             reasons[label.name] = f"{label.name} is {width:.1f} voxels thin"
         elif piece < TINY:

@@ -48,11 +48,13 @@ from hilum.values.table_cells import PlainCell
 STRUCTURE = "structure"
 MEASURED = ("volume_predicted", "volume_reference")
 # Columns of a structure that fits the reference of another one far better, in some case of a table.
-OTHER_LABEL, DICE_OF_OTHER = "other_label", "dice_of_other_label"
+OTHER_LABEL = "other_label"
+DICE_OF_OTHER = "dice_of_other_label"
 OF_AREAS = ("_mm2", "_pixels")
 # Distances and volumes have their unit in the name where it is not mm or ml.
 OF_SERIES = tuple(f"_{unit}" for unit in SERIES_UNITS)
-OF_DISTANCES, OF_VOLUMES = ("_pixels", "_voxels", *OF_SERIES), (*OF_AREAS, "_voxels", *OF_SERIES)
+OF_DISTANCES = ("_pixels", "_voxels", *OF_SERIES)
+OF_VOLUMES = (*OF_AREAS, "_voxels", *OF_SERIES)
 DISTANCES = tuple(one.name for one in SURFACE_METRICS)
 # Of labels that have a centreline.
 OF_LINES = frozenset(one.name for one in CENTRELINE_METRICS)
@@ -138,7 +140,8 @@ class MaskScoring(MaskAnswering):
     def _case_rows(self, prediction: Prediction, case: Case) -> list[dict[str, PlainCell]]:
         reference = case.references["mask"]
         reference_labels.refuse_other_grid(prediction, reference, case.id)
-        predicted, reference_map = np.asarray(prediction.data), self.truth.reference_map(case)
+        predicted = np.asarray(prediction.data)
+        reference_map = self.truth.reference_map(case)
         structures = {
             name: own for place, (name, own) in enumerate(self.structures.items()) if reference_map.knows(place)
         }
@@ -233,10 +236,13 @@ def structure_case_rows(
                  surface. None where all of it is known
     surfaces:    False where a structure is known in parts, so that it has no surface
     """
-    spacing, voxel, unit = geometry.spacing, voxel_calibration.voxel_volume_in_unit(geometry), geometry.unit
+    spacing = geometry.spacing
+    voxel = voxel_calibration.voxel_volume_in_unit(geometry)
+    unit = geometry.unit
     steps = geometry.affine[:-1, :-1] if spacing is not None and geometry.is_sheared else spacing
     if known is not None:
-        predicted, truth = np.where(known, predicted, 0), np.where(known, truth, 0)
+        predicted = np.where(known, predicted, 0)
+        truth = np.where(known, truth, 0)
     overlap_counts, others = _overlaps(predicted, truth, structures)
     boxes = mask_overlap.boxes_of_structures((predicted, truth), structures)
     unknown = {} if known is None else {"voxels_known": int(np.count_nonzero(known)), "voxels_all": known.size}
@@ -244,7 +250,8 @@ def structure_case_rows(
     counted = f"_{measure}" if spacing is None else "" if unit == MM else f"_{unit}"
     amount = "" if measure == "ml" else f"_{measure}"
     for name, values in structures.items():
-        counts, distances = overlap_counts[name], dict[str, float]()
+        counts = overlap_counts[name]
+        distances = dict[str, float]()
         box = boxes[name]  # a pass over the whole map for each structure would take most of the time
         marked = mask_overlap.mask_of_values(values, predicted[box])
         true = mask_overlap.mask_of_values(values, truth[box])
@@ -350,7 +357,8 @@ def label_volumes(table: Table) -> list[LabelVolumes]:
             rows = table[(table["label"] == label) & (table[f"{MEASURED[1]}{ending}"] > 0)]
             if len(rows):
                 predicted, reference = (rows[f"{side}{ending}"].to_numpy(float) for side in MEASURED)
-                patients, cases = rows["patient"].to_numpy(str), rows["case"].to_numpy(str)
+                patients = rows["patient"].to_numpy(str)
+                cases = rows["case"].to_numpy(str)
                 compared.append(
                     LabelVolumes(MeasuredQuantity(str(label), predicted, reference, patients, cases), unit, ending)
                 )
@@ -493,7 +501,10 @@ def with_own_labels(
 
 
 def _mask_values(case: Case, labels: Sequence[Label], silent: Collection[int]) -> MaskValues | None:
-    values_known, named, strange, where = dict[int, int](), dict[int, str](), set[int](), case.id
+    values_known = dict[int, int]()
+    named = dict[int, str]()
+    strange = set[int]()
+    where = case.id
     try:
         for kind in _kinds(case):
             mask: Image = case.references[kind]

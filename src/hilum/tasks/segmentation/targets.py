@@ -198,7 +198,8 @@ class Truth:
         values = reference_labels.label_values(mask.data, case.id)
         labels = labels_held(self.values, self._structures, set(filter(case.knows, self.names)))
         is_counted = len(labels) < len(self.values) or not slabs.is_tabled(values.dtype)
-        present, numbers_of = slabs.label_voxels(values) if is_counted else {}, dict[int, int]()
+        present = slabs.label_voxels(values) if is_counted else {}
+        numbers_of = dict[int, int]()
         for number, value in enumerate(self.values, start=1):
             if number not in labels and value in present:
                 names = [name for name, inside in zip(self.names, self.structures, strict=True) if value in inside]

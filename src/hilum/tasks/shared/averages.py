@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from hilum.belief import certainties
 
 # Beside a head's name: what several views say of uncertainty in each of them, and of that between them.
-WITHIN, BETWEEN = ":within", ":between"
+WITHIN = ":within"
+BETWEEN = ":between"
 # And what each of them says itself, one after the other along the channels.
 EACH = ":each"
 ENDS = (WITHIN, BETWEEN, EACH)

@@ -37,7 +37,9 @@ def label_rows(name: str, calls: BinaryCalls, *, prevalence: float | None, seed:
 
     prevalence: share of all people for the predictive values; that of these cases where none is stated
     """
-    called, truth, patients = calls.called, calls.truth, calls.patients
+    called = calls.called
+    truth = calls.truth
+    patients = calls.patients
     for metric, figure in (("auroc", classification.auroc), ("average_precision", classification.average_precision)):
         estimate = intervals.bootstrap_statistic(
             partial(figure, calls.scores, truth), patients, strata=truth, seed=seed, compares=True
@@ -67,7 +69,8 @@ def _of_calls(metric: str, called: np.ndarray, truth: np.ndarray, weights: Float
 
 def called_values(name: str, calls: BinaryCalls, cases: np.ndarray) -> Iterator[CaseValues]:
     """Values of which AUROC, sensitivity and specificity of one label are made; cases: (cases,) ids."""
-    truth, called = calls.truth, calls.called
+    truth = calls.truth
+    called = calls.called
     if truth.any() and not truth.all():
         yield CaseValues("auroc", name, "area", cases, calls.patients, calls.scores, truth)
     for metric, right, is_of_class in (("sensitivity", called, truth), ("specificity", ~called, ~truth)):

@@ -95,7 +95,8 @@ def generalised_dice(logits: Tensor, target: Tensor, weights: Tensor | None = No
     probabilities, truth = split_by_label(logits, target, range(logits.shape[1]))
     volume = label_sums(truth)
     share = torch.where(volume > 0, 1 / volume.clamp(min=1) ** 2, torch.zeros_like(volume))
-    both, size = (share * label_sums(probabilities * truth)).sum(), (share * (label_sums(probabilities) + volume)).sum()
+    both = (share * label_sums(probabilities * truth)).sum()
+    size = (share * (label_sums(probabilities) + volume)).sum()
     return 1 - 2 * both / size  # the batch has voxels, so that some label has
 
 
@@ -134,7 +135,8 @@ def boundary(logits: Tensor, target: Tensor, weights: Tensor | None = None) -> T
     Bokhovkin and Burnaev, arXiv:1905.07852
     """
     probabilities, truth = split_by_label(logits, target)
-    predicted, true = _surface(probabilities), _surface(truth)
+    predicted = _surface(probabilities)
+    true = _surface(truth)
     precision = (label_sums(predicted * _dilate(true)) + SMOOTH) / (label_sums(predicted) + SMOOTH)
     recall = (label_sums(true * _dilate(predicted)) + SMOOTH) / (label_sums(true) + SMOOTH)
     return mean_present_labels(1 - 2 * precision * recall / (precision + recall + SMOOTH), truth)

@@ -27,7 +27,8 @@ ONLY_IN_PAIRS = frozenset({"os", "od", "sin", "dex", "sol"})
 OTHER = {"left": "right", "right": "left"}
 WHOLE = ("left", "right")
 # A number stays with its letters: L1 is a vertebra, no side.
-SMALL, LARGE = "a-zß-öø-ÿğı", "A-ZÀ-ÖØ-Þ"
+SMALL = "a-zß-öø-ÿğı"
+LARGE = "A-ZÀ-ÖØ-Þ"
 WORD = re.compile(rf"[{LARGE}{SMALL}]*\d[{LARGE}{SMALL}\d]*|[{LARGE}]?[{SMALL}]+|[{LARGE}]+(?![{SMALL}])")
 # Named by side, yet no mirror images of each other: the heart and the liver have none.
 UNLIKE = frozenset(
@@ -36,7 +37,8 @@ UNLIKE = frozenset(
 # Except that the brain's ventricles are.
 ALIKE = frozenset({"lateral", "cerebral", "brain"})
 # Teeth are numbered by where they stand (ISO 3950, or 1 to 32), so that a number names a side; so many are a system.
-TEETH, FEWEST_NUMBERED = ("tooth", "teeth", "dental"), 4
+TEETH = ("tooth", "teeth", "dental")
+FEWEST_NUMBERED = 4
 # The remedy where sides are unknown.
 STATE_SIDES = (
     "Give files that state their orientation, or state it for all that do not by --orientation RAS, where the letters "

@@ -53,7 +53,8 @@ def compared_estimate(measured: MeasuredQuantity, figure: Compared, unit: str, s
 
 def bootstrap_of(figure: Compared) -> Callable[..., Estimate]:
     """`bootstrap_statistic` with what it has to know of a figure."""
-    compares, scale = figure in SCALE_FREE, SCALES.get(figure)
+    compares = figure in SCALE_FREE
+    scale = SCALES.get(figure)
     return partial(intervals.bootstrap_statistic, exact=False, compares=compares, scale=scale)
 
 

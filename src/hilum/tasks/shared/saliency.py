@@ -32,7 +32,8 @@ def mean_marked_logit(logits: Tensor, rest: Tensor) -> Tensor:
 
     logits, rest: (batch, *spatial)
     """
-    flat, ahead = logits.flatten(1), (logits - rest).flatten(1)
+    flat = logits.flatten(1)
+    ahead = (logits - rest).flatten(1)
     nearest = torch.nn.functional.one_hot(ahead.argmax(dim=1), flat.shape[1]).bool()
     marked = torch.where((ahead > 0).any(dim=1, keepdim=True), ahead > 0, nearest).to(flat.dtype)
     return (flat * marked).sum(dim=1) / marked.sum(dim=1)

@@ -33,7 +33,8 @@ TIME_LOW = "time_low"
 PARTS = 20
 MEDIAN = "median_survival"
 # Findings with a number.
-HAZARD, MEDIAN_TIME = "Log of the cumulative hazard", "Median survival"
+HAZARD = "Log of the cumulative hazard"
+MEDIAN_TIME = "Median survival"
 # Digits of a number that a plan and a model keep: more would not be seen.
 DIGITS = 6
 
@@ -107,7 +108,8 @@ class SurvivalAnswering(Task):
             values |= {survival_column(time): float(one) for time, one in zip(when, survival, strict=True)}
             median = hazard_models.median_event_time(self.model, outputs, self._constants, self.followed)
             values |= {} if median is None else {MEDIAN: round_significant(median)}
-        raw, of_folds = self._raw_risk(outputs), averages.outputs_of_each(arrays, "event", len(outputs))
+        raw = self._raw_risk(outputs)
+        of_folds = averages.outputs_of_each(arrays, "event", len(outputs))
         by_fold = [self._raw_risk(one) for one in ([] if of_folds is None else of_folds)]
         low = self._bound.state_bound(self.certainty, self._usual_time(raw), by_fold)
         between = arrays.get(f"event{BETWEEN}")
@@ -133,7 +135,8 @@ class SurvivalAnswering(Task):
 
     def results(self, prediction: Prediction, measured: Measurements = ()) -> list[Finding]:
         """The risk, the probability of the event by each horizon, the median where it is reached, and a lower bound."""
-        values, low = prediction_columns(prediction), certainties.finite_end(prediction.confidence.low.get(TIME))
+        values = prediction_columns(prediction)
+        low = certainties.finite_end(prediction.confidence.low.get(TIME))
         findings = [Finding(HAZARD, value=values["risk"], unit="1")]
         for horizon in self.horizons:
             if (chance := values.get(survival_column(horizon))) is not None:

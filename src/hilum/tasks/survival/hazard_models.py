@@ -117,7 +117,8 @@ def median_event_time(model: str, outputs: Numbers, known: HazardConstants, last
 
     if not reached(last):
         return None
-    early, late = 0.0, last
+    early = 0.0
+    late = last
     for _ in range(HALVINGS):
         middle = (early + late) / 2
         early, late = (early, middle) if reached(middle) else (middle, late)
@@ -146,7 +147,9 @@ def partial_likelihood(outputs: Tensor, target: Tensor, known: HazardConstants) 
     every case by itself: a running sum would differ between two runs on a GPU.
     Cox, Biometrika 1975, doi:10.1093/biomet/62.2.269; Efron, J Am Stat Assoc 1977, doi:10.1080/01621459.1977.10480613
     """
-    ratio, time, event = outputs[:, 0], target[:, 0], target[:, 1] > 0.5
+    ratio = outputs[:, 0]
+    time = target[:, 0]
+    event = target[:, 1] > 0.5
     if len(ratio) < 2 or not bool(event.any()):
         return 0 * ratio.sum()
     when = time[event][:, None]
@@ -163,7 +166,8 @@ def interval_likelihood(outputs: Tensor, target: Tensor, known: HazardConstants)
     Who is censored has survived the interval if he was followed for at least half of it.
     Gensheimer and Narasimhan, PeerJ 2019, doi:10.7717/peerj.6257, section "Loss function"
     """
-    time, event = target[:, :1], target[:, 1:] > 0.5
+    time = target[:, :1]
+    event = target[:, 1:] > 0.5
     ends = outputs.new_tensor(known.edges)
     starts = torch.cat([ends.new_zeros(1), ends[:-1]])
     survived = torch.where(event, time > ends, time >= (starts + ends) / 2)
@@ -179,7 +183,8 @@ def weibull_likelihood(outputs: Tensor, target: Tensor, known: HazardConstants) 
     Carroll, Control Clin Trials 2003, doi:10.1016/S0197-2456(03)00072-2
     """
     # torchsurv's own (the same numbers: a test) refuses a batch in which nobody had the event.
-    event, (log_scale, log_shape) = target[:, 1] > 0.5, outputs.unbind(dim=1)
+    event = target[:, 1] > 0.5
+    log_scale, log_shape = outputs.unbind(dim=1)
     later = torch.log(target[:, 0] / known.scale) - log_scale
     log_hazard = log_shape - log_scale + torch.expm1(log_shape) * later
     return (torch.exp(log_shape.exp() * later) - event * log_hazard).mean()

@@ -48,11 +48,13 @@ if TYPE_CHECKING:
 
 
 # Cox's partial likelihood of a batch compares each event with those of the batch who are still at risk.
-EVENTS_A_BATCH, MOST_A_BATCH = 24, 128
+EVENTS_A_BATCH = 24
+MOST_A_BATCH = 128
 # Shares of the training events after which the horizons lie.
 HORIZONS = (0.25, 0.5, 0.75)
 # Intervals of discrete time, each with at least so many training events.
-MOST_BINS, EVENTS_A_BIN = 10, 5
+MOST_BINS = 10
+EVENTS_A_BIN = 5
 CANDES = "arXiv:2103.09672"
 # Steps of a curve that a plan and a model keep: more would not be seen.
 MOST_STEPS = 100
@@ -247,7 +249,8 @@ class Survival(SurvivalScoring):
 
     def selection(self, collected: Mapping[str, Tensor]) -> float:
         """Harrell's c of the validation cases; where no two of them can be compared, minus the loss."""
-        outputs, target = collected["outputs"], collected["target"]
+        outputs = collected["outputs"]
+        target = collected["target"]
         risks = [self._risk(one) for one in outputs.cpu().numpy().astype(float)]
         concordance = math.nan
         if np.isfinite(risks).all():
@@ -264,7 +267,8 @@ class Survival(SurvivalScoring):
         times, happened = np.array([answering.time_and_event(case) for case in cases], dtype=float).T
         if not happened.any():
             return {}
-        task, decisions = self, dict[str, Decision]()
+        task = self
+        decisions = dict[str, Decision]()
         risks = np.array([answering.prediction_columns(prediction)["risk"] for prediction in predictions])
         if self._hazard_model.relative:
             ratios = (risks - self._risk(np.zeros(1))) / self._constants.slope
@@ -311,7 +315,8 @@ def interval_edges(had: Floats) -> list[float]:
 def decide_batch(fingerprint: Fingerprint) -> Decision:
     """The cases of a step for Cox's partial likelihood: so many that a batch has events to compare."""
     _, happened = fingerprint.events()
-    cases, events = len(happened), int(happened.sum())
+    cases = len(happened)
+    events = int(happened.sum())
     cases_needed = math.ceil(EVENTS_A_BATCH * cases / max(1, events))
     chosen = min(cases_needed, MOST_A_BATCH, max(cases, 2))
     expected = chosen * events / max(1, cases)
@@ -342,8 +347,10 @@ def calibrate_hazards(
     origin: where every case trains, cases that did: the network knows their times, and a slope by them would exceed 1;
             of another site those of people who may have the event more or less often
     """
-    events, people = np.asarray(happened, dtype=bool), errors.count_phrase(np.size(times), "case")
-    trained, other_people = origin == "training", origin == "site"
+    events = np.asarray(happened, dtype=bool)
+    people = errors.count_phrase(np.size(times), "case")
+    trained = origin == "training"
+    other_people = origin == "site"
     multiplied = 1.0 if trained else fit_slope(times, events, ratio)
     shares = (
         survival.kaplan_meier(times, events) if event_free is None else answering.curve_from_plain(event_free, "share")
@@ -384,7 +391,8 @@ def site_factor(
     values: of `Survival.decode`, of each case; last: the horizon until which they state survival
     curve: what their hazards are multiplied by already
     """
-    when, until = answering.comparison_times(last), np.minimum(np.asarray(times, dtype=float), last)
+    when = answering.comparison_times(last)
+    until = np.minimum(np.asarray(times, dtype=float), last)
     events = np.asarray(happened, dtype=bool) & (np.asarray(times) <= last)
     chances = np.array([[own[answering.survival_column(one)] for one in when] for own in values])
     hazards = -np.log(np.maximum(chances, LEAST))
@@ -412,7 +420,8 @@ def fit_baseline(event_free: Steps, ratio: ArrayLike) -> Steps:
     The ratios are of cases that did not train. Breslow's estimate would take times and ratios of the same cases: of
     the training cases, whose ratios are too extreme, or of the validation cases alone, who are few.
     """
-    relative, shares = np.exp(np.clip(np.asarray(ratio, dtype=float), -MOST, MOST)), event_free.values
+    relative = np.exp(np.clip(np.asarray(ratio, dtype=float), -MOST, MOST))
+    shares = event_free.values
     levels = np.where(shares > 0, shares, np.concatenate([[event_free.start], shares[:-1]]) / 2)
     # The mean falls as the hazard rises: halved until it is known, between none and what even the safest die of.
     low, high = np.zeros(len(levels)), -np.log(levels) / relative.min(initial=np.inf)
@@ -463,7 +472,8 @@ def check_settings(settings: StatedSettings) -> None:
 
 
 def _check_curve(name: str, curve: Mapping[str, Sequence[float]], key: str) -> None:
-    times, values = curve.get("time", ()), curve.get(key, ())
+    times = curve.get("time", ())
+    values = curve.get(key, ())
     rising = _rise(times, above=0.0)
     sound = all(0 <= one < math.inf for one in values)
     ordered = sorted(values, reverse=key == "share") == list(values)

@@ -27,10 +27,14 @@ METRICS = Metrics((*SURVIVAL_METRICS, *SET_METRICS, D_CALIBRATION), "time", "bri
     audited=("harrell_c", "uno_c", "coverage"), calibration="calibration_slope"
 )
 # Groups by predicted risk in which calibration is looked at, each with at least so many cases.
-MOST_GROUPS, CASES_A_GROUP = 5, 10
+MOST_GROUPS = 5
+CASES_A_GROUP = 10
 # What the censoring weights of the training cases add up to, as a share of the cases: within the first two the error is
 # stated with that share, beyond them it would be far too small or too large. Nearer to 1 they may be off by chance.
-LEAST_WEIGHT, MOST_WEIGHT, NEAR, CHANCE = 0.5, 1.5, 0.1, 3.0
+LEAST_WEIGHT = 0.5
+MOST_WEIGHT = 1.5
+NEAR = 0.1
+CHANCE = 3.0
 FOLLOWED = "Predicted chance of no event over time; upright line: how long the patient was followed"
 
 
@@ -101,7 +105,8 @@ class SurvivalScoring(SurvivalAnswering):
         """One row a case: time, event, risk, survival by each horizon, median survival, brier (integrated)."""
         rows = []
         for prediction, case in zip(predictions, cases, strict=True):
-            (time, event), values = answering.time_and_event(case), answering.prediction_columns(prediction)
+            time, event = answering.time_and_event(case)
+            values = answering.prediction_columns(prediction)
             rows.append(
                 {
                     "case": case.id,
@@ -132,7 +137,8 @@ class SurvivalScoring(SurvivalAnswering):
 
     def figures(self, prediction: Prediction, case: Case) -> list[Figure]:
         """The image with the risk and the outcome in the caption, and the survival curve where it is known."""
-        values, reference = answering.prediction_columns(prediction), case.references.get("event")
+        values = answering.prediction_columns(prediction)
+        reference = case.references.get("event")
         caption = f"Risk {wording.number_text(values['risk'], places=2)}"
         if reference is not None:
             caption += f"; {'event' if reference[1] else 'last contact'} at {reference[0]:g} {self.unit}".rstrip()
@@ -195,11 +201,15 @@ def survival_summary_rows(outcomes: Outcomes, *, seed: Seed) -> list[Row]:
 
 
 def _overall(outcomes: Outcomes, seed: Seed) -> Iterator[Row]:
-    risk, times, happened, last = outcomes.risk, outcomes.times, outcomes.happened, outcomes.horizons[-1]
+    risk = outcomes.risk
+    times = outcomes.times
+    happened = outcomes.happened
+    last = outcomes.horizons[-1]
     uno = partial(survival.uno_c, risk, times, happened, outcomes.followed, last)
     c = partial(survival.harrell_c, risk, times, happened)
     note = f"; events before {outcomes.name_horizon(last)}, censoring of the training cases"
-    early, events = _if_fewer(happened & (times < last)), _if_fewer(happened)
+    early = _if_fewer(happened & (times < last))
+    events = _if_fewer(happened)
     yield Row("uno_c", "all", _interval(uno, outcomes, seed, note, strata=early, compares=True))
     yield Row("harrell_c", "all", _interval(c, outcomes, seed, strata=events, compares=True))
     error = _mean_error(outcomes, outcomes.errors, answering.comparison_times(last), seed)
@@ -228,12 +238,17 @@ def _distribution(outcomes: Outcomes) -> Iterator[Row]:
 
 
 def _by(outcomes: Outcomes, index: int, seed: Seed) -> Iterator[Row]:
-    risk, times, happened = outcomes.risk, outcomes.times, outcomes.happened
-    horizon, survival_shares = outcomes.horizons[index], outcomes.survival[:, index]
+    risk = outcomes.risk
+    times = outcomes.times
+    happened = outcomes.happened
+    horizon = outcomes.horizons[index]
+    survival_shares = outcomes.survival[:, index]
     label = outcomes.name_horizon(horizon)
     area = partial(survival.dynamic_auc, risk, times, happened, outcomes.followed, horizon)
-    early, later = happened & (times <= horizon), times > horizon
-    had, free = int(early.sum()), int(later.sum())
+    early = happened & (times <= horizon)
+    later = times > horizon
+    had = int(early.sum())
+    free = int(later.sum())
     counts = f"; {had} with the event by then, {free} without, {len(times) - had - free} censored before"
     # Who is censored before is on no side of the curve, and resampled with the larger one: the smaller one is counted.
     sides = early if had < free else later
@@ -261,12 +276,15 @@ def _mean_error(outcomes: Outcomes, errors: Floats, when: Floats, seed: Seed) ->
 
 def _reservations(outcomes: Outcomes, when: Floats) -> tuple[str, str]:
     """A note on the weights that make up for these cases' censoring, and why they cannot; as a rule both are empty."""
-    times, happened, last = outcomes.times, outcomes.happened, float(when[-1])
+    times = outcomes.times
+    happened = outcomes.happened
+    last = float(when[-1])
     if not ((times > last).any() or not survival.kaplan_meier(times, happened).at(last) > 0):
         return "", f"no case was followed beyond {outcomes.name_horizon(last)}"
     weights = survival.censoring_weights(times, happened, outcomes.followed, when)
     integrals = survival.integrate_errors(weights, when) if len(when) > 1 else weights[:, 0]
-    total, error = float(integrals.mean()), float(integrals.std() / np.sqrt(len(integrals)))
+    total = float(integrals.mean())
+    error = float(integrals.std() / np.sqrt(len(integrals)))
     if abs(total - 1) <= max(NEAR, CHANCE * error) and LEAST_WEIGHT <= total <= MOST_WEIGHT:
         return "", ""
     why = f"the censoring weights of the training cases add up to {100 * total:.0f} % of these cases"
@@ -319,7 +337,8 @@ def survival_error_values(outcomes: Callable[[Table], Outcomes], table: Table) -
 
 def overview_figures(outcomes: Outcomes) -> list[Figure]:
     """Survival by predicted risk, and calibration where there are probabilities and enough cases."""
-    cases, outcomes = len(outcomes.times), _by_patient(outcomes)
+    cases = len(outcomes.times)
+    outcomes = _by_patient(outcomes)
     pictures = [_by_risk(outcomes, counts_patients=len(outcomes.times) < cases)]
     if not np.isnan(outcomes.survival[:, -1]).any() and len(outcomes.times) >= 2 * CASES_A_GROUP:
         pictures += _calibration(outcomes)
@@ -332,7 +351,8 @@ def _by_patient(outcomes: Outcomes) -> Outcomes:
     Curves and their bands count people: who counts several times makes them look surer than they are.
     """
     people, first, owner = np.unique(outcomes.patients, return_index=True, return_inverse=True)
-    times, happened = outcomes.times[first], outcomes.happened[first]
+    times = outcomes.times[first]
+    happened = outcomes.happened[first]
     if (times[owner] != outcomes.times).any() or (happened[owner] != outcomes.happened).any():
         return outcomes
 
@@ -355,8 +375,10 @@ def _by_patient(outcomes: Outcomes) -> Outcomes:
 
 
 def _by_risk(outcomes: Outcomes, *, counts_patients: bool) -> Figure:
-    times, happened = outcomes.times, outcomes.happened
-    groups, p = {"all cases": np.ones(len(times), dtype=bool)}, float("nan")
+    times = outcomes.times
+    happened = outcomes.happened
+    groups = {"all cases": np.ones(len(times), dtype=bool)}
+    p = float("nan")
     caption = "No median risk is known: one group."
     if outcomes.threshold is not None:
         high = outcomes.risk > outcomes.threshold
@@ -386,11 +408,13 @@ def _by_risk(outcomes: Outcomes, *, counts_patients: bool) -> Figure:
 
 def _calibration(outcomes: Outcomes) -> list[Figure]:
     """Predicted against observed by the last horizon, in groups of predicted risk that were followed for so long."""
-    horizon, chance = outcomes.horizons[-1], 1 - outcomes.survival[:, -1]
+    horizon = outcomes.horizons[-1]
+    chance = 1 - outcomes.survival[:, -1]
     groups = min(MOST_GROUPS, len(chance) // CASES_A_GROUP)
     points = []
     for members in np.array_split(np.argsort(chance, kind="stable"), groups):
-        times, happened = outcomes.times[members], outcomes.happened[members]
+        times = outcomes.times[members]
+        happened = outcomes.happened[members]
         if (
             survival.people_at_risk(times, horizon) or survival.kaplan_meier(times, happened).at(horizon) == 0
         ):  # else nobody knows the frequency

@@ -169,7 +169,8 @@ class Loader:
     def _collate(self, samples: Sequence[_Sample], cases: tuple[int, ...], spacing: tuple[float, ...]) -> Batch:
         """Samples as a batch; cases: of the whole batch, of which the samples may be a part."""
         images, targets, generators, contexts, present, answers = zip(*samples, strict=True)
-        alike, whole = self._kind.alike(targets, self._blank), [self.cases[index] for index in cases]
+        alike = self._kind.alike(targets, self._blank)
+        whole = [self.cases[index] for index in cases]
         images, targets, contexts, present, answers = map(self._stack, (images, alike, contexts, present, answers))
         read = [one.columns for one in whole if one.columns is not None]
         batch = Batch(images, targets, generators, spacing, self._kind, contexts, cases, present, taught=answers)

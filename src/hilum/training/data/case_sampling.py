@@ -26,8 +26,12 @@ from hilum.values import Array
 # Measured numbers are sampled alike over so many equal parts of their range.
 LEVELS = 10
 # Sets the draws of classes, of the cases of a class and of an epoch apart from those of epochs and of patches.
-CLASS_DRAW, MEMBER_DRAW, BALANCED_DRAW, EPOCH_DRAW = 2**31 + 1, 2**31 + 2, 1, 2**31 + 3
-LOSS_DRAW, SAMPLE_DRAW = 2**31 + 4, 2**31 + 5
+CLASS_DRAW = 2**31 + 1
+MEMBER_DRAW = 2**31 + 2
+BALANCED_DRAW = 1
+EPOCH_DRAW = 2**31 + 3
+LOSS_DRAW = 2**31 + 4
+SAMPLE_DRAW = 2**31 + 5
 # How many times as often as the easiest case the hardest one comes; between them by their ranks, so that a wrong
 # reference, which costs most for ever, comes no oftener for it. The paper tries 1 to 1e8, and ends with 1.
 PRESSURE = 10.0
@@ -66,7 +70,8 @@ class LastLosses:
 
     def ranks(self, epoch: int) -> NDArray[np.intp]:
         """(cases,) 0 for what cost most before an epoch; what was not seen yet comes first."""
-        until, latest = self._last(epoch), np.full(self.cases, np.inf)
+        until = self._last(epoch)
+        latest = np.full(self.cases, np.inf)
         for step, case, loss in self.known:
             if step <= until:
                 latest[case] = loss

@@ -46,12 +46,18 @@ if TYPE_CHECKING:
 # Raised when prepared arrays would come out otherwise than before, or would be known by another key.
 LAYOUT = 12
 # Voxels of a volume's chunk along each axis, and of the image that are worked on at a time.
-CHUNK, BRICK_VOXELS = 64, 2**25
+CHUNK = 64
+BRICK_VOXELS = 2**25
 # Each case is read by a thread of its own already.
 READING = {"nthreads": 1}
-TARGET, KIND, POSITIONS, LOST, PLACES = "target", "kind", "positions", "lost", "places"
+TARGET = "target"
+KIND = "kind"
+POSITIONS = "positions"
+LOST = "lost"
+PLACES = "places"
 MARKED = "marked.b2nd"
-TAUGHT, TAUGHT_MAPS = "taught", "taught.b2nd"
+TAUGHT = "taught"
+TAUGHT_MAPS = "taught.b2nd"
 Progress = Callable[[int, int], None]
 UNSHARED = f"Let {cache.VARIABLE} name a folder that all workers see under this path"
 # In place of the target of a case of which nothing but the image is seen.
@@ -402,7 +408,8 @@ def _pack(source: Array | RegionSource, trace: GridTrace | None, path: Path) -> 
 
 def _bricks(shape: Sequence[int], trace: GridTrace) -> Iterator[Region]:
     """Regions of whole chunks in the order in which the file gives its slices; of a wide plane some rows at a time."""
-    others, spatial = tuple(slice(0, size) for size in shape[:-3]), shape[-3:]
+    others = tuple(slice(0, size) for size in shape[:-3])
+    spatial = shape[-3:]
     order = trace.slice_order
     first, second, third = order.order((0, 1, 2))
     made_of = math.prod(trace.kept_shape) / math.prod(trace.shape)  # voxels of the image to one of these
@@ -419,7 +426,8 @@ def _open(folder: Path, case: str) -> PreparedCase:
     with np.load(folder / "facts.npz", allow_pickle=False) as file:
         facts = dict(file)
     placed = sorted((name for name in facts if name.startswith(POSITIONS)), key=lambda name: (len(name), name))
-    path, held = folder / "facts.npz", [(facts[name], name) for name in placed]
+    path = folder / "facts.npz"
+    held = [(facts[name], name) for name in placed]
     positions = tuple(PositionsOnDisk(path, one.shape, one.dtype, name) for one, name in held)
     structures = tuple(_part(name, POSITIONS) for name in placed)
     targets: dict[str, Array | OnDisk] = {name: array for name, array in facts.items() if name.startswith(TARGET)}

@@ -15,7 +15,9 @@ import numpy as np
 from hilum.transforms import random_draws
 
 # Set the draws of units, of a sample and of noise apart from each other, and from those of other trainings.
-UNIT_DRAW, SAMPLE_DRAW, NOISE_DRAW = 2**31 + 16, 2**31 + 17, 2**31 + 18
+UNIT_DRAW = 2**31 + 16
+SAMPLE_DRAW = 2**31 + 17
+NOISE_DRAW = 2**31 + 18
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,12 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-REWEIGH, RESAMPLE, BALANCED_BATCHES, GROUP_DRO = "reweigh", "resample", "balanced_batches", "group_dro"
-ADVERSARIAL, CONSTRAINT = "adversarial", "constraint"
+REWEIGH = "reweigh"
+RESAMPLE = "resample"
+BALANCED_BATCHES = "balanced_batches"
+GROUP_DRO = "group_dro"
+ADVERSARIAL = "adversarial"
+CONSTRAINT = "constraint"
 # The objective that it adds.
 ADVERSARY = "adversary"
 # How fast the weights of groups follow their losses, as in the paper.
@@ -65,8 +69,10 @@ class ProtectedGroups:
             classes = case_sampling.classes_of_targets([case.target for case in cases])
         has_classes = classes.max() > 0
         names, cells = np.unique(np.stack([groups, classes]), axis=1, return_inverse=True)
-        cells, counts = cells.reshape(-1), np.bincount(cells.reshape(-1))
-        of_group, of_class = np.bincount(groups), np.bincount(classes)
+        cells = cells.reshape(-1)
+        counts = np.bincount(cells)
+        of_group = np.bincount(groups)
+        of_class = np.bincount(classes)
         expected = of_group[names[0]] * of_class[names[1]] / len(cases)
         if not has_classes:
             expected = np.full(len(counts), len(cases) / len(of_group))
@@ -123,7 +129,8 @@ class WorstGroup(GroupObjective):
 
     def parts(self, network: Module, features: int) -> Module:
         """(groups,) share of each group's loss; on the processor, because not every device has doubles."""
-        count, module = int(self.protected.groups.max()) + 1, torch.nn.Module()
+        count = int(self.protected.groups.max()) + 1
+        module = torch.nn.Module()
         module.register_buffer("shares", torch.full((count,), 1 / count, dtype=torch.float64, device="cpu"))
         return module
 
@@ -143,7 +150,8 @@ class WorstGroup(GroupObjective):
 
     def _shares(self, step: ObjectiveStep, present: NDArray[np.intp], losses: Tensor) -> NDArray[np.float64]:
         """(groups,) shares after a batch in which these groups have these losses."""
-        shares, now = step.parts.shares.numpy().copy(), losses.detach().cpu().double().numpy()
+        shares = step.parts.shares.numpy().copy()
+        now = losses.detach().cpu().double().numpy()
         if np.isfinite(now).all():
             shares[present] *= np.exp(PACE * now)
             shares /= shares.sum()
@@ -169,7 +177,8 @@ class Adversary(GroupObjective):
 
 def _select_losses(step: ObjectiveStep, here: NDArray[np.bool_]) -> Tensor:
     """The loss of some samples of a batch."""
-    outputs, targets = step.outputs, step.labelled.targets
+    outputs = step.outputs
+    targets = step.labelled.targets
     places = torch.as_tensor(np.flatnonzero(here), device=next(iter(outputs.values())).device)
     chosen = (
         targets[places] if not isinstance(targets, Mapping) else {name: one[places] for name, one in targets.items()}

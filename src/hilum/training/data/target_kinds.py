@@ -135,7 +135,8 @@ def move_batch(
     if taught is not None:
         following = JointFollowing({"first": following, "second": taught})
     if marked:
-        marks, images = LabelMap(images[:, -1].to(torch.uint8)), images[:, :-1]
+        marks = LabelMap(images[:, -1].to(torch.uint8))
+        images = images[:, :-1]
         following = JointFollowing({"first": following, "second": marks})
     images, followed, _ = augmentation.augment_with_target(
         images,
@@ -151,7 +152,8 @@ def move_batch(
     if marked:
         assert isinstance(followed, JointFollowing)  # noqa: S101 - they were given so
         numbers = augmentation.mistaken(followed.parts["second"].targets, movement.generators)
-        images, followed = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1), followed.parts["first"]
+        images = torch.cat([images, numbers[:, None].to(images.dtype)], dim=1)
+        followed = followed.parts["first"]
     return images, followed.targets
 
 
@@ -370,7 +372,8 @@ class BoxTargets(OneArray):
         if not region:
             return np.asarray(data)
         low, high = (np.array([getattr(part, end) for part in region]) for end in ("start", "stop"))
-        centres, axes = _centres(data), len(region)
+        centres = _centres(data)
+        axes = len(region)
         is_held = ((centres >= low) & (centres < high)).all(axis=1)
         is_reached = ((data[:, 1 : 1 + axes] < high) & (data[:, 1 + axes :] > low)).all(axis=1)
         inside = np.asarray(data)[np.where(data[:, 0] == -2, is_reached, is_held)]

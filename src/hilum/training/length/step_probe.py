@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 
 # A probe of this share of the time, or of this many steps of each candidate, measures the speed well enough even where
 # other programs disturb it now and then; its first steps warm up caches and allocators.
-PROBE_SHARE, PROBE_STEPS, MOST_PROBE_STEPS, PROBE_WARMUP = 0.02, 6, 60, 2
+PROBE_SHARE = 0.02
+PROBE_STEPS = 6
+MOST_PROBE_STEPS = 60
+PROBE_WARMUP = 2
 # A probe that takes so many times its share ends after one step: the steps are planned anew on the way.
 PATIENCE = 3
 # A candidate whose first warm step is so many times slower than the best is not tried further.
@@ -47,7 +50,8 @@ HOPELESS = 1.3
 # What is not faster by this share is taken for noise, and the simpler candidate stays.
 WORTH = 0.03
 # s that torch.compile takes for a small U-Net, measured on two cores: 44; and the share of the time it may cost.
-COMPILING, COMPILE_SHARE = 45.0, 0.03
+COMPILING = 45.0
+COMPILE_SHARE = 0.03
 # With fewer steps than these a batch is halved. 3 minutes on one core, gliomas, in steps of 4, 2 and 1 patches: 91, 207
 # and 409 steps, Dice .528, .550 and .558.
 WANTED_STEPS = 200
@@ -68,7 +72,8 @@ COMPILER_ERRORS = (RuntimeError, OSError, ImportError, SubprocessError)
 Step = Callable[[Compute, int], None]
 Times = Mapping[Compute, list[float]]
 # The convolutions that do most of the work are measured, each so often; the fastest run is the machine's best.
-MOST_SHAPES, REPEATS = 4, 5
+MOST_SHAPES = 4
+REPEATS = 5
 # Rows of a matrix product: more make none faster, and would take gigabytes.
 MOST_ROWS = 16384
 
@@ -157,7 +162,9 @@ class Probe:
         return self.now() - mark
 
     def _compare(self, left: float) -> ProbedSpeed:
-        tried, chosen, notes = compute_candidates(self.module, self.chosen), self.chosen, []
+        tried = compute_candidates(self.module, self.chosen)
+        chosen = self.chosen
+        notes = []
         times = race_candidates(tried, self.seconds, PROBE_SHARE * left, self.now)
         best = fastest_of(times)
         if len(tried) > 1:
@@ -236,7 +243,8 @@ def race_candidates(
     longest: s that all may take
     """
     times: dict[Compute, list[float]] = {compute: [] for compute in tried}
-    mark, left = now(), list(tried)
+    mark = now()
+    left = list(tried)
     for number in count():
         spent = now() - mark
         enough = number >= PROBE_STEPS or (number > PROBE_WARMUP and spent > PATIENCE * longest)
@@ -253,7 +261,8 @@ def race_candidates(
 def fastest_of(times: Times) -> Compute:
     """The fastest candidate; the first where no other is clearly faster."""
     seconds = {compute: float(np.median(taken)) for compute, taken in times.items()}
-    first, best = next(iter(seconds)), min(seconds, key=lambda compute: seconds[compute])
+    first = next(iter(seconds))
+    best = min(seconds, key=lambda compute: seconds[compute])
     return best if seconds[best] < (1 - WORTH) * seconds[first] else first
 
 
@@ -342,7 +351,8 @@ def measure_peak(module: Module, shapes: Sequence[Shape], *, half: bool, device:
 
     None for a network without convolutions.
     """
-    dtype, memory_format = torch.bfloat16 if half else torch.float32, quick_convolutions.batch_memory_order(module)
+    dtype = torch.bfloat16 if half else torch.float32
+    memory_format = quick_convolutions.batch_memory_order(module)
     if memory_format is None:
         return None
     orders = {"plain": torch.contiguous_format, "channels-last": memory_format[1]}
@@ -406,7 +416,8 @@ def narrower_width(chosen: PlanSettings, left: float) -> Decision | None:
     """
     if not any(head.is_dense for head in chosen.task.heads.values()):
         return None
-    size, family = chosen.network.size, factory.family_of(chosen.network.name)
+    size = chosen.network.size
+    family = factory.family_of(chosen.network.name)
     widths = [size[name] for name in network_family.WIDTHS if isinstance(size.get(name), int)]
     if not widths or min(widths) < 2 * LEAST_WIDTH or any(one % 2 for one in widths):
         return None
@@ -425,7 +436,8 @@ def narrower_width(chosen: PlanSettings, left: float) -> Decision | None:
 
 def _samples_and_seconds(chosen: PlanSettings) -> tuple[int, float]:
     """The fewest samples of a step, and the seconds that it takes with images of noise."""
-    training, device = chosen.training, chosen.training.device
+    training = chosen.training
+    device = chosen.training.device
     module = torch_networks.build_module(chosen.task, chosen.architecture).to(device).train()
     samples = LEAST_BATCH if optimisers.normalises_over_batch(module) else 1
     images = torch.randn(samples, chosen.preprocessing.inputs, *training.patch, device=device)

@@ -42,9 +42,11 @@ ADDED = "+"
 # The part with the numbers that the task's loss learns.
 JUDGE = "judge"
 # What is measured of each image where nothing is known of it: minus the losses select.
-LOSS, FEATURES = "loss", "features"
+LOSS = "loss"
+FEATURES = "features"
 # In a checkpoint these stand before the names of parts, and of the weights that training began from.
-PARTS, START = "parts.", "start."
+PARTS = "parts."
+START = "start."
 # Share of the steps in which a prompt follows an answer, for a task that takes prompts.
 POINTED_AGAIN = 0.5
 # Between a head's name and its level: "mask@1" is half as fine as "mask".
@@ -59,11 +61,14 @@ def augment_batch(
     augmentation: Augmentation | None = None,
 ) -> SeenBatch:
     """A batch augmented on the device, by the plan if nothing else is given; each rank has its part of a batch."""
-    augmentation, kind = augmentation or settings.augmentation, batch.kind
+    augmentation = augmentation or settings.augmentation
+    kind = batch.kind
     if settings.preprocessing.tiles is not None:
         return _augment_bags(batch, settings, device, augmentation)
     images, targets = (tensors_on_device(array, device) for array in (batch.images, batch.targets))
-    movement, taught, answers = _sample_movement(settings.task, batch), None, None
+    movement = _sample_movement(settings.task, batch)
+    taught = None
+    answers = None
     if batch.taught is not None:
         channels = batch.taught.shape[1]
         answers = NumberMap(
@@ -87,21 +92,24 @@ def augment_batch(
     if batch.there is not None:
         images = blank_absent_images(images, tensors_on_device(batch.there, device), settings.preprocessing.moments)
     context = [] if batch.context is None else [tensors_on_device(batch.context, device)]
-    partner, share = None, 1.0
+    partner = None
+    share = 1.0
     if kind.mixes:
         images, partner, share = mix_part(augmentation, images, batch.generators, ranks)
     if partner is not None:  # a mixed sample has the covariates of both
         context = [ranks.own_part(share * whole + (1 - share) * whole[partner]) for whole in map(ranks.whole, context)]
     images, targets = settings.task.point_at(images, targets, batch.generators)
     columns = None if batch.columns is None else tensors_on_device(batch.columns, device)
-    texts, places = batch.texts, batch.places
+    texts = batch.texts
+    places = batch.places
     return SeenBatch(images, targets, tuple(context), partner, share, batch.cases, taught, texts, places, columns)
 
 
 def _augment_bags(batch: Batch, settings: PlanSettings, device: Any, augmentation: Augmentation) -> SeenBatch:
     """A batch of bags of 8 bits, normalised, each of whose tiles is changed by itself."""
     images, targets, places = (tensors_on_device(one, device) for one in (batch.images, batch.targets, batch.context))
-    tiles, scales = images.transpose(1, 2).flatten(0, 1).float(), settings.preprocessing.colour_scales or ()
+    tiles = images.transpose(1, 2).flatten(0, 1).float()
+    scales = settings.preprocessing.colour_scales or ()
     for channel, scale in enumerate(scales):
         for offset, divisor in scale.steps:
             tiles[:, channel] = (tiles[:, channel] - offset) / divisor
@@ -231,7 +239,8 @@ class Criterion:
         for name, objective in objectives.items():
             if objective.needs.texts:
                 objective.read_texts(parts[name], [text for text, _ in reports], [patient for _, patient in reports])
-        patients, sharing = numbers_of_patients(cases), len(cases) if torch_networks.variational_layers(averaged) else 0
+        patients = numbers_of_patients(cases)
+        sharing = len(cases) if torch_networks.variational_layers(averaged) else 0
         return cls(settings, device, objectives, torch.nn.ModuleDict(parts), averaged, start, ranks, patients, sharing)
 
     @property
@@ -295,7 +304,8 @@ class Criterion:
 
         For objectives that need nothing but the labelled batch; none of its values looks at another sample.
         """
-        judge, [objective] = self._judge(module, batch, seen), self.objectives.values()
+        judge = self._judge(module, batch, seen)
+        [objective] = self.objectives.values()
 
         def cost(weights: Mapping[str, Tensor], image: Tensor, target: Any, context: tuple[Tensor, ...]) -> Tensor:
             with compute.autocast(self.device):
@@ -337,7 +347,9 @@ class Criterion:
 
     def _step(self, module: Any, batch: Batch, compute: Compute, progress: float) -> tuple[ObjectiveStep, list[Tensor]]:
         """The values of a step, and what the network itself adds to the loss, also while objectives look at it."""
-        settings, ranks, needs = self.settings, self.ranks, self.needs
+        settings = self.settings
+        ranks = self.ranks
+        needs = self.needs
         has_loss = factory.family_of(settings.network.name).has_loss
         seen = augment_batch(batch, settings, self.device, ranks)
         if settings.task.takes_prompts:
@@ -406,7 +418,9 @@ class Criterion:
         self, module: Any, seen: SeenBatch, compute: Compute
     ) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
         """The outputs and pooled features for the labelled batch, and what the network itself adds to the loss."""
-        task, ranks, needs = self.settings.task, self.ranks, self.needs
+        task = self.settings.task
+        ranks = self.ranks
+        needs = self.needs
         family = factory.family_of(self.settings.network.name)
         outputs: dict[str, Tensor] = {}
         features = None
@@ -417,7 +431,8 @@ class Criterion:
             elif needs.features:
                 inner = getattr(module, "module", None)  # what Fabric wraps
                 found = network_parts.compute_features(module, images, *seen.context, at=family.features, within=inner)
-                outputs, features = dict(found.outputs), ranks.whole(found.pooled.float())
+                outputs = dict(found.outputs)
+                features = ranks.whole(found.pooled.float())
             else:
                 # A second stage looks at regions that depend on the targets.
                 truth = {"targets": seen.targets} if family.sees_targets else {}
@@ -431,7 +446,8 @@ class Criterion:
 
     def _judge(self, module: Any, batch: Batch, seen: SeenBatch) -> Callable[..., Tensor]:
         """The loss of outputs and targets: the family's own where it is defined by it, for nothing else fits them."""
-        task, spatial = self.settings.task, tuple(seen.images.shape[2:])
+        task = self.settings.task
+        spatial = tuple(seen.images.shape[2:])
         if factory.family_of(self.settings.network.name).has_loss:
             return partial(module.loss, heads=task.heads)
         terms = dict(self.parts[JUDGE].items()) if JUDGE in self.parts else {}
@@ -443,7 +459,8 @@ class Criterion:
         """The views of unlabelled images: as many as objectives need, then a weak and a strong one."""
         if batch.unlabelled is None:
             return ()
-        needs, ranks = self.needs, self.ranks
+        needs = self.needs
+        ranks = self.ranks
         views = augmented_views(batch.unlabelled, needs.views, self.settings, self.device, strong=needs.strong)
         return tuple(with_whole_answers(one, ranks) for one in views)
 
@@ -462,7 +479,8 @@ class Criterion:
 
     def _embed_batch(self, module: Any, seen: SeenBatch, compute: Compute) -> Embedded:
         """The outputs and the pooled features for a batch; of several ranks those of the whole batch."""
-        at, inner = factory.family_of(self.settings.network.name).features, getattr(module, "module", None)
+        at = factory.family_of(self.settings.network.name).features
+        inner = getattr(module, "module", None)
         with compute.autocast(self.device):
             images = compute.order_images(module, seen.images)
             found = network_parts.compute_features(module, images, *seen.context, at=at, within=inner)
@@ -513,7 +531,8 @@ def initial_terms(task: Task, device: Any) -> dict[str, Tensor]:
 
 def feature_count(module: Module, settings: PlanSettings, case: PreparedCase) -> int:
     """The number of pooled features of an image."""
-    device, at = next(module.parameters()).device, factory.family_of(settings.network.name).features
+    device = next(module.parameters()).device
+    at = factory.family_of(settings.network.name).features
     image = torch.zeros(1, settings.preprocessing.inputs, *settings.training.patch, device=device)
     covariates = [] if case.context is None else [torch.zeros(1, len(case.context), device=device)]
     with torch.no_grad():

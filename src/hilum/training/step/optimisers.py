@@ -82,11 +82,13 @@ class WeightAverage:
     """
 
     def __init__(self, averaged: Module, module: Module) -> None:
-        self.module, self.is_low_rank = module, is_low_rank(module)
+        self.module = module
+        self.is_low_rank = is_low_rank(module)
         self.names = [name for name, _ in [*averaged.named_parameters(), *averaged.named_buffers()]]
         pairs = list(zip(_tensors(averaged), self._current(), strict=True))
         floating = [(mean, value) for mean, value in pairs if mean.dtype.is_floating_point]
-        self.means, self.values = [mean for mean, _ in floating], [value for _, value in floating]
+        self.means = [mean for mean, _ in floating]
+        self.values = [value for _, value in floating]
         self.counters = [(mean, value) for mean, value in pairs if not mean.dtype.is_floating_point]
 
     def move(self, decay: float) -> None:

@@ -74,7 +74,8 @@ class SampleGradients:
                 )
                 self.one_by_one = True
         images, targets, context = samples
-        losses, gradients = list[Any](), list[Any]()
+        losses = list[Any]()
+        gradients = list[Any]()
         for n in range(len(images)):
             target = batch_loss.change_each_array(targets, itemgetter(n))
             losses.append(cost(weights, images[n], target, tuple(one[n] for one in context)))
@@ -118,11 +119,13 @@ class PrivateLearner(Learner):
 
     def learn(self, batch: Batch, step: int, pace: TrainingPace) -> Learnt:
         """Take a step, also of an empty batch; the loss is no number where there was no sample."""
-        now, clip = self.set_rates(step, pace), self.budget.settings.clip
+        now = self.set_rates(step, pace)
+        clip = self.budget.settings.clip
         noise = self.budget.take_step(step, pace)
         module = self.module.module
         weights = {name: one for name, one in module.named_parameters() if one.requires_grad}
-        total, losses = {name: torch.zeros_like(one) for name, one in weights.items()}, list[float]()
+        total = {name: torch.zeros_like(one) for name, one in weights.items()}
+        losses = list[float]()
         with batch_loss.refuse_nondeterminism(self.settings):
             for gradients, part in self.samples.of_batch(module, batch, self.compute):
                 added, _ = clipped_gradient_sum(gradients, clip)

@@ -65,7 +65,9 @@ class Learner:
 
     def learn(self, batch: Batch, step: int, pace: TrainingPace) -> Learnt:
         """Lower the loss of a batch. The loss is no number where nothing was learnt."""
-        chosen, progress, now = self.settings.training, pace.progress(step), self.set_rates(step, pace)
+        chosen = self.settings.training
+        progress = pace.progress(step)
+        now = self.set_rates(step, pace)
         costs: list[float] = []
         note_costs = None if self.costs is None else costs.extend
         with batch_loss.refuse_nondeterminism(self.settings):

@@ -19,12 +19,17 @@ INNER_STEPS = 8
 # Of conjugate gradients, before total variation begins.
 START_STEPS = 5
 # Of the search for a weight: steps of each trial, trials, the factor between the first ones, and how near is near.
-TRIAL_STEPS, MOST_TRIALS, FACTOR, NEARNESS = 40, 12, 3.0, 0.01
+TRIAL_STEPS = 40
+MOST_TRIALS = 12
+FACTOR = 3.0
+NEARNESS = 0.01
 # The share of k-space, farthest from its middle, in which noise is measured.
 OUTER_SHARE = 0.1
 # Of numbers of which some hold structure, the smaller ones tell the noise: a quarter of those of noise alone is below
 # so much, of absolute values of a normal number, and of squares of a complex one, for a deviation (of each part) of 1.
-QUARTER, NORMAL_QUARTER, SQUARE_QUARTER = 0.25, 0.3186, 2 * math.log(4 / 3)
+QUARTER = 0.25
+NORMAL_QUARTER = 0.3186
+SQUARE_QUARTER = 2 * math.log(4 / 3)
 # The least noise that is believed, of the root of the mean square: simulations have none, and no weight then.
 LEAST_NOISE = 1e-3
 # A fourth difference along bins: smooth profiles vanish in it, noise does not.
@@ -43,7 +48,10 @@ def conjugate_gradients(operator: LinearOperator, measured: Tensor, *, iteration
     Hestenes and Stiefel, J Res Natl Bur Stand 1952, doi:10.6028/jres.049.044
     """
     right = operator.adjoint(measured)
-    image, residual, direction, power = torch.zeros_like(right), right, right, _dot(right, right)
+    image = torch.zeros_like(right)
+    residual = right
+    direction = right
+    power = _dot(right, right)
     # Below this, rounding is all that is left.
     least = power * (10 * torch.finfo(right.real.dtype).eps) ** 2
     for _ in range(iterations):
@@ -53,7 +61,8 @@ def conjugate_gradients(operator: LinearOperator, measured: Tensor, *, iteration
         step = power / _dot(direction, applied)
         image = image + step * direction
         residual = residual - step * applied
-        before, power = power, _dot(residual, residual)
+        before = power
+        power = _dot(residual, residual)
         direction = residual + power / before * direction
     return image
 
@@ -69,15 +78,20 @@ def total_variation(
     right = operator.adjoint(measured)
     largest = largest_eigenvalue(operator, right)
     image = conjugate_gradients(operator, measured, iterations=START_STEPS) if start is None else start
-    ahead, pace, dual = image, 1.0, None
+    ahead = image
+    pace = 1.0
+    dual = None
     for _ in range(iterations):
         gradient = operator.normal(ahead) - right
         new, dual = _smooth(ahead - gradient / largest, weight / largest, dual)
         new_pace = (1 + math.sqrt(1 + 4 * pace**2)) / 2
         # A step that goes uphill is followed by one without momentum. O'Donoghue and Candes, arXiv:1204.3982
         if _dot(ahead - new, new - image) > 0:
-            new_pace, pace = 1.0, 1.0
-        ahead, image, pace = new + (pace - 1) / new_pace * (new - image), new, new_pace
+            new_pace = 1.0
+            pace = 1.0
+        ahead = new + (pace - 1) / new_pace * (new - image)
+        image = new
+        pace = new_pace
     return image
 
 
@@ -90,8 +104,11 @@ def find_weight(operator: LinearOperator, measured: Tensor, deviation: float) ->
     expected = deviation * math.sqrt(_measured_count(operator) * (2 if measured.is_complex() else 1))
     probe = torch.randn(operator.domain, generator=torch.Generator().manual_seed(0)).to(measured)
     gain = float(torch.linalg.vector_norm(operator.forward(probe)) / torch.linalg.vector_norm(probe))
-    low, high, image = 0.0, math.inf, None
-    weight, best = deviation * gain or 1e-12, (0.0, math.inf)
+    low = 0.0
+    high = math.inf
+    image = None
+    weight = deviation * gain or 1e-12
+    best = (0.0, math.inf)
     for _ in range(MOST_TRIALS):
         image = total_variation(operator, measured, weight=weight, iterations=TRIAL_STEPS, start=image)
         ratio = float(torch.linalg.vector_norm(operator.forward(image) - measured)) / max(expected, 1e-30)
@@ -123,7 +140,8 @@ def noise_deviation(operator: LinearOperator, measured: Array) -> float:
 
 def _measured_count(operator: LinearOperator) -> int:
     """How many numbers were measured."""
-    mask, count = operator.acquisition.mask, math.prod(operator.codomain)
+    mask = operator.acquisition.mask
+    count = math.prod(operator.codomain)
     return count if mask is None else round(count * float(np.mean(mask)))
 
 
@@ -141,19 +159,23 @@ def largest_eigenvalue(operator: LinearOperator, like: Tensor, steps: int = 12) 
 def _smooth(noisy: Tensor, weight: float, dual: Tensor | None) -> tuple[Tensor, Tensor]:
     """The image that minimises 1/2 |x - noisy|^2 + weight TV(x), and its dual field (2, rows, columns)."""
     field = torch.zeros_like(torch.stack([noisy, noisy])) if dual is None else dual
-    ahead, pace = field, 1.0
+    ahead = field
+    pace = 1.0
     for _ in range(INNER_STEPS):
         new = ahead + _differences(noisy / (weight or 1e-30) - _divergence(ahead)) / 8
         new = new / (new.abs() ** 2).sum(dim=0, keepdim=True).sqrt().clamp(min=1)
         new_pace = (1 + math.sqrt(1 + 4 * pace**2)) / 2
-        ahead, field, pace = new + (pace - 1) / new_pace * (new - field), new, new_pace
+        ahead = new + (pace - 1) / new_pace * (new - field)
+        field = new
+        pace = new_pace
     return noisy - weight * _divergence(field), field
 
 
 def _differences(image: Tensor) -> Tensor:
     """(2, rows, columns) differences to the next pixel, 0 at the end."""
     field = torch.zeros_like(torch.stack([image, image]))
-    field[0, :-1], field[1, :, :-1] = image[1:] - image[:-1], image[:, 1:] - image[:, :-1]
+    field[0, :-1] = image[1:] - image[:-1]
+    field[1, :, :-1] = image[:, 1:] - image[:, :-1]
     return field
 
 

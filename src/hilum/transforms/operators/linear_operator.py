@@ -28,7 +28,8 @@ class LinearOperator(ABC):
     """
 
     def __init__(self, acquisition: Acquisition, codomain: tuple[int, ...], *, is_complex: bool) -> None:
-        self.acquisition, self.is_complex = acquisition, is_complex
+        self.acquisition = acquisition
+        self.is_complex = is_complex
         self.domain: tuple[int, ...] = acquisition.shape
         self.codomain = codomain
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 # Pixels times views at once: what fits into a processor's cache.
 AT_ONCE = 2**18
 # Fine parts of half a shadow, and the fewest of a bin: an error of position that no detector notices.
-PARTS, FEWEST = 128, 16
+PARTS = 128
+FEWEST = 16
 
 
 class RaySums(LinearOperator):
@@ -35,7 +36,8 @@ class RaySums(LinearOperator):
 
     def __init__(self, acquisition: Acquisition) -> None:
         super().__init__(acquisition, (len(acquisition.angles_deg), acquisition.bins), is_complex=False)
-        scan, angles = acquisition, np.deg2rad(acquisition.angles_deg)
+        scan = acquisition
+        angles = np.deg2rad(acquisition.angles_deg)
         self._across = np.stack([np.cos(angles), np.sin(angles)], axis=1)
         self._positions = [grid_positions(*one) for one in zip(scan.shape, scan.spacing, strict=True)]
         # Half of a shadow: of the step, along the first or the second axis, that moves a pixel farther.
@@ -59,7 +61,8 @@ class RaySums(LinearOperator):
 
         Kak and Slaney 1988, chapter 3, doi:10.1137/1.9780898719277
         """
-        bins, spacing = self.acquisition.bins, self.acquisition.bin_mm
+        bins = self.acquisition.bins
+        spacing = self.acquisition.bin_mm
         response = torch.fft.rfft(torch.as_tensor(ramp_filter(2 * bins, spacing)).to(measured))
         filtered = torch.fft.irfft(torch.fft.rfft(measured, 2 * bins) * response, 2 * bins)[..., :bins]
         shares = angular_shares(np.deg2rad(self.acquisition.angles_deg)) * spacing
@@ -79,7 +82,8 @@ class RaySums(LinearOperator):
 
         Positions are of single precision whatever the values are, so that both directions round alike.
         """
-        scan, parts = self.acquisition, self._parts
+        scan = self.acquisition
+        parts = self._parts
         across, x, y = (
             torch.as_tensor(one, dtype=torch.float32, device=device)
             for one in (self._across[views] * parts / scan.bin_mm, *self._positions)
@@ -91,7 +95,8 @@ class RaySums(LinearOperator):
         return cast("Tensor", place.clamp_(0, self._cells * parts - 1).long().flatten(1) + starts)
 
     def _sum_rays(self, images: Tensor) -> Tensor:
-        pixels, sums = images.flatten(1), []
+        pixels = images.flatten(1)
+        sums = []
         for views in self._view_slices():
             place = self._place_pixels(views, images.device)
             table = images.new_zeros(len(images), len(place) * self._cells * self._parts)
@@ -120,7 +125,8 @@ class RaySums(LinearOperator):
     def _triangles(self, widths: Floats, values: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """For each bin that a shadow can reach: where bins lie among cells, and (views, parts) weights."""
         inside = np.arange(self._parts) / self._parts
-        bins, most = self.acquisition.bins, math.ceil(widths.max())
+        bins = self.acquisition.bins
+        most = math.ceil(widths.max())
         for offset in range(-most, most):
             weights = np.maximum(0, 1 - np.abs(offset + inside) / widths[:, None])
             yield slice(self._margin + offset, self._margin + offset + bins), torch.as_tensor(weights).to(values)
@@ -149,7 +155,8 @@ def angular_shares(angles: Floats) -> Floats:
 
     A gap that nobody measured belongs to none.
     """
-    order, usual = np.argsort(angles % np.pi), 3 * np.pi / len(angles)
+    order = np.argsort(angles % np.pi)
+    usual = 3 * np.pi / len(angles)
     gaps = angular_gaps(angles)
     shares = np.empty(len(angles))
     shares[order] = (np.minimum(gaps, usual) + np.minimum(np.roll(gaps, 1), usual)) / 2

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
     from hilum.values.plain_values import PlainValue
 
 AUTO = "auto"
-RAYS, ALL_KINDS = ("parallel",), ("parallel", "cartesian")
+RAYS = ("parallel",)
+ALL_KINDS = ("parallel", "cartesian")
 # Views a pixel of width from which filtered backprojection has no streaks: Kak and Slaney 1988, section 5.1
 ENOUGH_VIEWS = math.pi / 2
 # Of the directions that are needed, a share that is nearly all.
 ENOUGH_COVERED = 0.95
 # Degrees without a view, and times the usual gap between views, from which on a part of half a turn is left out.
-LIMITED_DEG, LIMITED_TIMES = 10.0, 4.0
+LIMITED_DEG = 10.0
+LIMITED_TIMES = 4.0
 # Share of a measurement beyond its noise that no image of its true geometry leaves unexplained. Of a drawn body on 64
 # pixels .005, with views at twice their angle .13, in another order .14, with the centre off by 3 bins .06, by 8 .15.
 MOST_UNEXPLAINED = 0.08
@@ -113,7 +115,8 @@ def _best_method(scan: Acquisition) -> Decision:
         if scan.mask is None or bool(np.all(scan.mask)):
             return Decision("zero_filled", "k-space is sampled fully")
         return Decision("tv", f"{np.mean(scan.mask):.0%} of k-space is sampled")
-    width, gaps = max(scan.shape), ray_sums.angular_gaps(np.deg2rad(scan.angles_deg))
+    width = max(scan.shape)
+    gaps = ray_sums.angular_gaps(np.deg2rad(scan.angles_deg))
     covered = covered_directions(scan)
     views = errors.count_phrase(len(gaps), "view")
     because = f"{views} cover {covered:.0%} of the directions that {width} pixels of width need"
@@ -180,7 +183,9 @@ def reconstruct_measurement(
     noise = iterative_solvers.noise_deviation(*pairs[strongest])
     found = _weight(kind, *pairs[strongest], weight=weight, noise=noise)
     steps = 0 if not kind.iterations else iterations or kind.iterations
-    images, plain, residuals = list[Array](), list[Array](), list[float]()
+    images = list[Array]()
+    plain = list[Array]()
+    residuals = list[float]()
     with torch.no_grad():
         for operator, data in pairs:
             measured = torch.as_tensor(data)
@@ -198,7 +203,8 @@ def operators_of_slices(measurement: Measurement, only: int | None = None) -> It
 
     only: the number of the one slice that is wanted
     """
-    scan, data = measurement.acquisition, measurement.data
+    scan = measurement.acquisition
+    data = measurement.data
     if scan.counts:
         data = -np.log(np.maximum(data, FEWEST_PHOTONS) / scan.i0)
     data = data.astype(np.complex64 if scan.kind == "cartesian" else np.float32)

@@ -18,13 +18,17 @@ from hilum.transforms.operators.ray_sums import RaySums
 from hilum.values import Acquisition, Array, Floats, Geometry, Image, StatedSettings
 
 # Network channels of every measurement: the plain inverse, to which the network adds what it says, and the adjoint.
-PLAIN, ADJOINT, ADJOINT_IMAGINARY, MASK = "plain inverse", "adjoint", "adjoint imaginary", "mask"
+PLAIN = "plain inverse"
+ADJOINT = "adjoint"
+ADJOINT_IMAGINARY = "adjoint imaginary"
+MASK = "mask"
 # The percentile of the plain inverse that is brought to 1, and how noise of a simulated scan is stated.
 BRIGHT = 99.0
 # Sides are multiples of it, so that no part of a network pads what the operator knows.
 MULTIPLE = 4
 # Of a simulated phase: radians at the corner, as a scanner's field and coils make it. Of coils: their width, in fields.
-PHASE, COIL_WIDTH = 2.0, 1.2
+PHASE = 2.0
+COIL_WIDTH = 1.2
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,8 @@ def _parallel_operator(views: int, shape: tuple[int, ...], step: float) -> RaySu
 
 def sampled_columns(size: int, settings: ScanSettings, rng: np.random.Generator) -> Array:
     """(size,) 1 where a column of k-space is sampled: the centre, and others at random or evenly spaced."""
-    wanted, lines = max(2, round(size / settings.acceleration)), max(2, round(settings.centre * size))
+    wanted = max(2, round(size / settings.acceleration))
+    lines = max(2, round(settings.centre * size))
     columns = np.zeros(size, np.uint8)
     first = size // 2 - lines // 2
     columns[first : first + lines] = 1
@@ -165,7 +170,8 @@ def network_channels(operator: LinearOperator, measured: Array) -> tuple[Floats,
     The adjoint is that of an operator whose largest gain is 1.
     """
     scan = operator.acquisition
-    plain, adjoint = operator.plain_inverse(measured), operator.adjoint(measured)
+    plain = operator.plain_inverse(measured)
+    adjoint = operator.adjoint(measured)
     factor = 1 / max(float(np.percentile(np.abs(plain), BRIGHT)), float(np.finfo(np.float32).tiny))
     if not operator.is_complex:
         gain = iterative_solvers.largest_eigenvalue(operator, torch.zeros(1))
