@@ -67,7 +67,7 @@ def test_it_says_that_it_is_the_network_alone_and_what_surrounds_it(repository, 
     around = json.loads((repository / "hilum.json").read_text())["models"]["shells"]
     own = model_files.load(segmented.out, "cpu")
     assert around["preprocessing"].keys() == own.preprocessing.settings.keys()
-    assert around["weights_sha256"] == own.record["weights_sha256"]
+    assert (around["sha256"], around["weights_sha256"]) == (own.sha256, own.record["weights_sha256"])
 
 
 @pytest.mark.whole

@@ -66,6 +66,10 @@ def test_networks_of_two_families_and_seeds_give_the_mean_of_their_probabilities
         hilum.load(mixed.out, device="cpu", fold=2)
 
 
+def test_the_page_of_an_ensemble_states_the_hash_of_the_model_as_it_is_loaded(mixed):
+    assert hilum.load(mixed.out).sha256 in (mixed.out / "report.html").read_text(encoding="utf-8")
+
+
 def test_few_validation_patients_leave_members_equal_and_the_report_says_so(mixed):
     assert mixed.weights == {"run": 0.5, "lenet": 0.5}
     assert "cannot tell members apart" in mixed.because

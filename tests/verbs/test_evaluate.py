@@ -12,6 +12,7 @@ import pytest
 import hilum
 import trained
 from hilum.errors import DatasetError, UsageError
+from hilum.runtime import record_files
 from hilum.scoring import case_scoring, evaluation_notes
 from hilum.tasks import task_catalogue
 from hilum.values import Case, Geometry, Image, Problem
@@ -91,7 +92,12 @@ def test_of_other_data_the_models_own_figure_stands_beside_the_new_one(segmented
     assert f"on the model's own test cases: Dice {there.value:.3f}" in other.own_figure
     apart = f"{here.value - there.value:+.3f}".replace("-", "\N{MINUS SIGN}")
     assert f"on these cases it is {apart} from that" in other.own_figure and other.own_figure in repr(other)
-    assert "own test cases: Dice" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "own test cases: Dice" in page
+    model = hilum.load(segmented.out)
+    stated = record_files.read_json(tmp_path / "out" / "summary.json", "hilum.summary")["model"]
+    assert (stated["sha256"], stated["weights_sha256"]) == (model.sha256, model.record["weights_sha256"])
+    assert stated == other.as_record()["model"] and model.sha256 in page
 
 
 def test_one_changed_file_makes_them_other_data_and_cases_that_trained_are_left_out(segmented, tmp_path):

@@ -59,6 +59,8 @@ def test_pictures_have_a_map_a_picture_and_a_row_for_each_method(classified, tmp
     assert data.dtype == np.float32
     record = json.loads((tmp_path / "out" / "explanations.json").read_text())
     assert {"methods", "findings", "refused"} <= set(record)
+    assert record["sha256"] == hilum.load(classified.out).sha256
+    assert record["sha256"] in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert set(record["files"]) == each  # as they lie in the folder of the record
 
 

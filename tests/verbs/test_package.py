@@ -143,8 +143,10 @@ def test_it_says_what_was_measured_and_where_that_ends(segmented, packaged):
     assert verdict["against"]
     assert all(f"- {one}\n" in page for one in (*verdict["training"], *verdict["against"]))
     assert "not a medical device" in page
-    guard = hilum.load(packaged.out, "cpu").guard
-    assert guard is not None and str(guard.state) in page
+    model = hilum.load(packaged.out, "cpu")
+    assert model.guard is not None and str(model.guard.state) in page
+    assert f"| model (SHA-256) | {model.sha256} |" in page
+    assert f"| its weights (SHA-256) | {model.record['weights_sha256']} |" in page
 
 
 def test_the_record_holds_what_is_known_of_the_model(segmented, packaged):

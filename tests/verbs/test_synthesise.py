@@ -64,9 +64,9 @@ def test_the_plan_synthesises_by_class_on_a_scale_that_comes_back(generator):
 
 def test_folders_of_classes_are_read_as_data_and_every_file_is_marked(generator, synthetic):
     files = sorted(synthetic.rglob("*.png"))
-    weights = record_files.read_json(synthetic / "synthesis.json", "hilum.synthesis")["model"]
+    model = record_files.read_json(synthetic / "synthesis.json", "hilum.synthesis")["model"]
     assert [file.parent.name for file in files] == ["bright", "bright", "dark", "dark"]
-    assert {synthetic_marks.read_mark(file) for file in files} == {weights}
+    assert {synthetic_marks.read_mark(file) for file in files} == {model} == {hilum.load(generator.out).sha256}
     images = [file_formats.read(file) for file in files]
     sizes = {file_formats.read(file).data.shape for file in generator.data.rglob("*.png")}
     assert all(one.data.dtype == np.uint8 and one.data.shape in sizes for one in images)

@@ -53,6 +53,7 @@ class SummaryRecord(RecordHead):
 
     primary, preregistered_margin: the metric that judges the model, and by how much it may be worse, as preregistered
     recipe, seed: hash of the decisions that trained the model, and the seed of its training
+    model: of an evaluation of its own, the model's name and version, and the SHA-256 of it and of its weights
     """
 
     rows: list[FigureRow]
@@ -64,6 +65,7 @@ class SummaryRecord(RecordHead):
     preregistered_margin: NotRequired[float]
     outcomes: NotRequired[list[CaseOutcome]]
     unfinished_training: NotRequired[str]
+    model: NotRequired[dict[str, str]]
 
 
 SUMMARY_SCHEMA = RecordSchema("hilum.summary", SummaryRecord)

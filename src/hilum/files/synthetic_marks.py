@@ -17,7 +17,7 @@ from hilum.files.dicom import header_reading, tags
 from hilum.files.dicom.elements import MAGIC_END
 from hilum.values import Case, Dataset
 
-# The fact of an image that writers make a mark of: the SHA-256 of the weights that synthesised it.
+# The fact of an image that writers make a mark of: the SHA-256 of the model that synthesised it.
 SYNTHETIC = "synthetic"
 KEYWORD = "Synthetic"
 PNG, NIFTI = ".png", (".nii", ".nii.gz")

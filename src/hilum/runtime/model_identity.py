@@ -23,6 +23,12 @@ def model_digest(model: Model) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def identity_facts(model: Model) -> dict[str, str]:
+    """The SHA-256 of a model for a page, and that of its weights, which other models may share."""
+    weights = str(model.record.get("weights_sha256") or "not recorded")
+    return {"model (SHA-256)": model.sha256, "its weights (SHA-256)": weights}
+
+
 def _identity(model: Model) -> Mapping[str, object]:
     stated = model.settings
     activation = model.record.get("activation")

@@ -60,7 +60,7 @@ class PlaceFinding(PlaceRow):
 class ExplanationsRecord(TypedDict, total=False):
     """Whether maps of what an answer rests on can be believed, by method, and why other methods cannot be.
 
-    sha256, tests: of the model that was tested, and the version of the tests
+    sha256, tests: of the model that was explained or tested, and the version of the tests
     findings:      where the maps of all cases hold evidence; covariates: how much lower a score is without each
     rows:          of `explanations.csv`
     """

@@ -71,7 +71,7 @@ class FindingsRecord:
 
     reason: why there is no answer, or what of it is lacking
     is_empty: whether it is an answer that there is nothing
-    model:  its name, version and the SHA-256 of its weights
+    model:  its name and version, the SHA-256 of it and of its weights, and on what it refuses images
     images: of several images, the case of each row and in DICOM the SOP Instance UID; empty for one image
     """
 

@@ -56,7 +56,8 @@ class FindingRow(TypedDict, total=False):
 class FindingsFile(TypedDict):
     """What a model found in an image, or in several: every report is made of it.
 
-    is_empty: whether it is an answer that there is nothing; model: its name, version and SHA-256 of its weights
+    is_empty: whether it is an answer that there is nothing
+    model:    its name and version, the SHA-256 of it and of its weights, and on what it refuses images
     """
 
     outcome: str

@@ -28,7 +28,7 @@ from hilum.runs.run_end import ENVIRONMENT, ENVIRONMENT_SCHEMA, NOTES_SCHEMA
 from hilum.runs.run_folder import NOTES
 from hilum.runs.run_report import RunReport
 from hilum.runs.tuning import UnseenPredictions
-from hilum.runtime import Model, hardware, model_assembly, predicted_memory, record_files
+from hilum.runtime import Model, hardware, model_assembly, model_identity, predicted_memory, record_files
 from hilum.runtime import ensemble as runtime_ensemble
 from hilum.runtime.model_files import REPORT
 from hilum.runtime.model_schema import MembersRecord
@@ -223,7 +223,7 @@ def _test(
             "members": ", ".join(f"{name} ({share:.2f})" for name, share in named.items()),
             "weights": weighed.because,
             "data hash": plan.data_hash,
-            "weights (SHA-256)": model.record["weights_sha256"],
+            **model_identity.identity_facts(model),
         },
         views=f"{EVALUATION}/",
         plan=plan,

@@ -24,7 +24,7 @@ from hilum.planning import plan_file
 from hilum.planning.plan_file import GROUPS
 from hilum.planning.rules import site_rules
 from hilum.planning.rules.site_rules import FOLDS_BY
-from hilum.prediction import predictors
+from hilum.prediction import predictors, result_files
 from hilum.prediction.predictors import ClusterPredictor
 from hilum.quality import synthetic_images
 from hilum.quality.shortcut_tests import SHORTCUT
@@ -43,6 +43,7 @@ from hilum.runtime import (
     hardware,
     model_assembly,
     model_files,
+    model_identity,
     predicted_memory,
     record_files,
 )
@@ -105,6 +106,7 @@ class EvaluationResult(InNotebook):
 
     own_figure: of other cases than the model's own, a sentence on its figure there, and the difference
     unfinished_training: how far the training of the model came, where that was stopped
+    model:      its name and version, the SHA-256 of it and of its weights, and on what it refuses images
     """
 
     scored: ScoredCases
@@ -115,6 +117,7 @@ class EvaluationResult(InNotebook):
     verdict: Verdict = field(default_factory=Verdict)
     own_figure: str = ""
     unfinished_training: str = ""
+    model: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -147,6 +150,7 @@ class EvaluationResult(InNotebook):
             "verdict": self.verdict.as_record(),
             "failed": verb_results.failed_rows(self.failures),
             "outcomes": record_schema.plain(self.outcomes),
+            "model": dict(self.model),
             "unfinished_training": self.unfinished_training,
             "out": str(self.out) if self.out else None,
         }
@@ -382,7 +386,8 @@ def _evaluation(options: EvaluateOptions, subject: _Subject, scored: ScoredCases
     primary = str(subject.model.record.get("primary", scored.rows[0].metric))
     out = Path(options.out) if options.out is not None else None
     own_figure, unfinished = _beside_own(subject, scored, primary), subject.model.unfinished_training
-    return EvaluationResult(scored, primary, which, notes, out, verdict, own_figure, unfinished)
+    model = result_files.model_identity(subject.model)
+    return EvaluationResult(scored, primary, which, notes, out, verdict, own_figure, unfinished, model)
 
 
 def _beside_own(subject: _Subject, scored: ScoredCases, primary: str) -> str:
@@ -412,7 +417,7 @@ def _write(evaluation: EvaluationResult, out: Path, subject: _Subject, *, overwr
         evaluation.scored.write(folder)
         alignment.write_alignment(subject.cases, subject.reading.align, folder)
         margin = plan_file.preregistered_margin(subject.promised)
-        facts = {name: evaluation.as_record()[name] for name in ("outcomes", "unfinished_training")}
+        facts = {name: evaluation.as_record()[name] for name in ("model", "outcomes", "unfinished_training")}
         digest, verdict = plan_file.recipe_digest(subject.promised), evaluation.verdict.as_record()
         case_scoring.write_verdict(folder, verdict, evaluation.primary, margin, **facts, **digest)
         (folder / "report.html").write_text(_report(evaluation, subject), encoding="utf-8")
@@ -545,7 +550,7 @@ def _report(evaluation: EvaluationResult, subject: _Subject) -> str:
             "read as": dataset.layout,
             "hash of these data": hashing.dataset_hash(dataset),
             "hash of the model's data": record.get("data_hash", "not recorded"),
-            "weights": record.get("weights_sha256", "not recorded"),
+            **model_identity.identity_facts(subject.model),
         },
         views="",
         plan=subject.plan,

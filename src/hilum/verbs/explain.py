@@ -20,7 +20,7 @@ from hilum.options.models import ExplainOptions
 from hilum.prediction import predictors, result_files
 from hilum.reading import ReadingOptions, dataset_reading, input_cases, verb_results
 from hilum.report import InNotebook
-from hilum.runtime import Model, ModelRequest, record_files
+from hilum.runtime import Model, ModelRequest, model_identity, record_files
 from hilum.scoring.explaining import cohort_explanation, concept_section, counterfactual_section, explanation_report
 from hilum.scoring.explaining.cohort_explanation import COLUMNS, CaseExplanation, Explainer, FurtherLook
 from hilum.scoring.explaining.concept_section import AnsweredCohort
@@ -44,6 +44,7 @@ class ExplanationResult(InNotebook):
     covariates: {case: {name: how much lower the score is without its value}}, of networks that get some
     stopped:  Ctrl-C, where it ended the work before the last case
     unfinished_training: how far the training of the model came, where that was stopped
+    sha256:   of the model
     """
 
     table: pd.DataFrame
@@ -58,6 +59,7 @@ class ExplanationResult(InNotebook):
     covariates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     stopped: KeyboardInterrupt | None = None
     unfinished_training: str = ""
+    sha256: str = ""
 
     @property
     def failures(self) -> list[Problem]:
@@ -69,6 +71,7 @@ class ExplanationResult(InNotebook):
         record = {
             "schema": EXPLANATIONS_SCHEMA,
             "version": 1,
+            "sha256": self.sha256,
             "methods": {name: dict(one) for name, one in self.methods.items()},
             "refused": dict(self.refused),
             "findings": [dict(one) for one in self.findings],
@@ -163,8 +166,8 @@ def explain(options: ExplainOptions) -> ExplanationResult:
             if folder is None or partial is None:
                 return result
             result = replace(result, files=[folder / path.name for path in result.files], out=folder)
-            facts = {
-                "weights": loaded.record.get("weights_sha256", "not recorded"),
+            facts: dict[str, PlainValue] = {
+                **model_identity.identity_facts(loaded),
                 "target": options.target,
                 "seed": options.seed,
             }
@@ -261,5 +264,6 @@ def _explain(
         covariates={one.case: one.covariates for one in made if one.covariates},
         stopped=stopped,
         unfinished_training=explainer.model.unfinished_training,
+        sha256=explainer.model.sha256,
     )
     return result, made

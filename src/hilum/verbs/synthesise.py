@@ -180,7 +180,7 @@ def _synthesise(
     subjects = list(_subjects(options, synthesiser, trained))
     seeing = None if options.features is None else predictors.load_model(options.features, options.device)
     known, membership = _look_at_known(synthesiser, trained, unseen, options.seed, seeing)
-    mark = str(synthesiser.model.record.get("weights_sha256", "unknown"))
+    mark = synthesiser.model.sha256
     rows, images, pictures = list[TableRow](), dict[str, Image](), list[Figure]()
     withheld = {one.name: 0 for one in subjects}
     with progress_tracking.track_progress("synthesising") as tracker:
@@ -202,7 +202,7 @@ def _synthesise(
                 tracker(len(rows), len(subjects) * options.count)
             pictures += [_sheet(subject, shown)] if folder is not None and shown else []
     settings = {"model": mark, **{name: getattr(options, name) for name in ("count", "steps", "guidance", "seed")}}
-    settings |= {} if seeing is None else {"features": str(seeing.record.get("weights_sha256", "unknown"))}
+    settings |= {} if seeing is None else {"features": seeing.sha256}
     thresholds = {name: one.threshold for name, one in known.items()}
     risks = {len(one.likes): image_copies.copy_risk(len(one.likes)) for one in subjects}
     few = [risk for risk in risks.values() if risk]

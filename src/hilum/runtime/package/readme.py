@@ -7,7 +7,7 @@ from typing import cast
 
 from hilum import errors
 from hilum.report import wording
-from hilum.runtime import result_codes
+from hilum.runtime import model_identity, result_codes
 from hilum.runtime.covariate_encoding import IMAGE
 from hilum.runtime.guard.gate_state import NONE
 from hilum.runtime.model_assembly import Model
@@ -65,7 +65,7 @@ def readme_text(
         _table(
             {
                 "data hash": str(model.record.get("data_hash") or NOT_STATED),
-                "weights (SHA-256)": str(model.record.get("weights_sha256") or NOT_STATED),
+                **model_identity.identity_facts(model),
                 "made with": ", ".join(f"{name} {number}" for name, number in _versions(model).items()) or NOT_STATED,
             }
         ),

@@ -111,6 +111,7 @@ def _around(model: Model) -> Mapping[str, PlainValue]:
         head: [label.name for label in labels] for head, labels in task_catalogue.channel_labels(model.task).items()
     }
     return {
+        "sha256": model.sha256,
         "weights_sha256": model.record.get("weights_sha256"),
         "channels": list(model.preprocessing.channels),
         "preprocessing": model.preprocessing.settings,
