@@ -28,6 +28,7 @@ def test_all_cases_are_ranked_and_those_that_are_probably_labelled_wrongly_come_
     assert set(ranking.table["case"][:3]) == {f"c{n}" for n in wrong}
     assert len(ranking.table) == 120 and list(ranking.table) == label_ranking.LOOK
     assert set(ranking.suspected["case"]) == {f"c{n}" for n in wrong} == set(ranking.problems[0].cases)
+    assert ranking.problems[0].kind == "doubted-label"
     share = ranking.shares["all"]
     assert share.low <= 3 / 120 <= share.high
     assert "expected to be wrong: 2." in ranking.statement

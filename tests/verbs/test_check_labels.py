@@ -11,6 +11,9 @@ from scipy import ndimage
 
 import hilum
 from hilum.errors import UsageError
+from hilum.runs import label_trainings
+from hilum.scoring.auditing import label_ranking
+from hilum.scoring.auditing.label_ranking import LabelRanking
 from situations import write_picture
 
 
@@ -37,6 +40,25 @@ def test_labels_that_are_wrong_are_first_in_the_list_that_is_written(tmp_path):
     assert len(table) == 40
     assert "expected to be wrong" in found.facts["labels"] and "relabel.csv" in repr(found)
     assert "References that may be wrong" in (tmp_path / "out" / "check.html").read_text()
+
+
+def test_a_doubted_label_that_a_person_accepts_is_a_note_and_no_warning_again(tmp_path, monkeypatch):
+    doubted = ["image4", "image9"]
+    rows = [{"case": case, "label": "all", "why": label_ranking.PROBABLE} for case in doubted]
+    ranking = LabelRanking(pd.DataFrame(rows, columns=label_ranking.LOOK), {})
+    # Trainings of a few seconds rank, but are seldom sure of a wrong label.
+    monkeypatch.setattr(label_trainings, "rank_by_training", lambda *_, **__: ranking)
+    found = hilum.check(discs(tmp_path / "discs", {4, 9}), minutes=1, out=tmp_path / "out", threads=1)
+    [warning] = [one for one in found.problems if one.kind == "doubted-label"]
+    assert (warning.severity, list(warning.cases)) == ("warning", doubted)
+
+    table = tmp_path / "out" / "dataset.csv"
+    cases = pd.read_csv(table)
+    cases["accepted"] = [warning.accepts[0] if case == doubted[0] else None for case in cases["case"]]
+    cases.to_csv(table, index=False)
+    again = hilum.check(table, minutes=1, threads=1)
+    kept = {one.severity: list(one.cases) for one in again.problems if one.kind == "doubted-label"}
+    assert kept == {"note": doubted[:1], "warning": doubted[1:]}
 
 
 def test_a_stop_while_it_trains_keeps_what_was_found_before(tmp_path):

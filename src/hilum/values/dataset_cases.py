@@ -119,6 +119,7 @@ FindingKind = Literal[
     "clipped",
     "constant",
     "contrast",
+    "doubted-label",
     "empty-mask",
     "file-name",
     "gaps",

@@ -27,6 +27,7 @@ from hilum.options.training import CheckOptions
 from hilum.planning import training_memory
 from hilum.planning.rules import preprocessing_rules
 from hilum.quality import (
+    accepted_findings,
     known_cases,
     mask_fit,
     modality_checks,
@@ -280,7 +281,9 @@ def check(options: CheckOptions) -> Check:
     if options.minutes is not None:
         try:
             ranking = _rank_references(examination, numbered, options, began)
-            examination = replace(examination, problems=(*examination.problems, *ranking.problems))
+            cohort = Cohort(examination.dataset, examination.fingerprint)
+            doubts = accepted_findings.apply_acceptances(ranking.problems, cohort, examination.looks)
+            examination = replace(examination, problems=(*examination.problems, *doubts))
             facts["labels"] = ranking.statement
             audits.append(ranking.outcome)
         except (DatasetError, PlanError) as error:  # what was found stands, whether or not these data can train

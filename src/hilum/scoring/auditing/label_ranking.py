@@ -186,7 +186,8 @@ class LabelRanking:
         if not cases:
             return []
         what = "the label is probably wrong, by models that have not seen the case"
-        return [Problem.warning(what, cases, FEW.rstrip("."), f"Look at them again in the order of {RELABEL}")]
+        remedy = f"Look at them again in the order of {RELABEL}"
+        return [Problem.warning(what, cases, FEW.rstrip("."), remedy, kind="doubted-label")]
 
     @property
     def outcome(self) -> AuditOutcome:
