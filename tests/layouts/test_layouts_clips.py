@@ -133,10 +133,47 @@ def test_frames_that_coco_lists_of_a_video_are_one_patient_s_and_keep_their_trac
     assert next(iter(cases[0].images.values())).neighbours is not None
 
 
-def test_two_boxes_of_one_track_in_a_frame_are_refused_by_their_lines(tmp_path):
-    mot(tmp_path / "clip", "1,5,3,4,10,6,1,1,1", "1,5,9,4,10,6,1,1,1")
-    with pytest.raises(DatasetError, match="lines 1 and 2 are of one track, 5, in frame 1"):
-        boxes_of(tmp_path / "clip")
+@pytest.mark.parametrize(
+    ("odd", "unknown", "place"),
+    [
+        ("2,5,?,4,10,6,1,1,1", {2}, [0, 0, *SIZE[::-1]]),
+        ("2,5,3", {2}, [0, 0, *SIZE[::-1]]),
+        ("2,?,3,4,10,6,1,1,1", {2}, [3, 2, 9, 12]),
+        ('2,5,3,4,10,6,1,"1,1', {2}, [3, 2, 9, 12]),
+        # Its track has a box in frame 1, so that it is of any other.
+        ("?,5,3,4,10,6,1,1,1", set(range(2, FRAMES + 1)), [3, 2, 9, 12]),
+        # Two boxes of one track.
+        ("1,5,13,4,10,6,1,1,1", {1}, [3, 2, 9, 12]),
+    ],
+)
+def test_where_a_line_of_motchallenge_cannot_be_read_its_place_is_unknown(tmp_path, odd, unknown, place):
+    mot(tmp_path / "set" / "clip-01", "1,5,3,4,10,6,1,1,1", odd, "1,7,20,4,5,5,1,1,1", "2,7,20,4,5,5,1,1,1")
+    dataset = dataset_layouts.read_dataset(tmp_path / "set", DatasetOptions())
+    made = {number: case.references["boxes"] for number, case in enumerate(dataset, start=1)}
+    assert {frame for frame, one in made.items() if one.ignored.any()} == unknown
+    assert_allclose(made[min(unknown)].at(made[min(unknown)].ignored).corners[0], place)
+    assert all(19 in made[frame].at(~made[frame].ignored).corners[:, 1] for frame in (1, 2)), "the other track stays"
+    [problem] = [one for one in dataset.problems if "cannot be read" in one.what]
+    assert "gt.txt" in problem.what
+    assert "line" in problem.what
+
+
+def test_a_line_of_motchallenge_that_cannot_be_read_is_no_object_where_its_flag_says_so(tmp_path):
+    mot(tmp_path / "set" / "clip-01", "1,5,3,4,10,6,1,1,1", "1,?,20,4,5,5,0,1,1")
+    assert not any(one.ignored.any() for one in boxes_of(tmp_path / "set").values())
+
+
+def test_a_cvat_track_whose_id_is_no_number_has_unknown_places_and_the_others_stay(tmp_path):
+    folder = cvat(tmp_path / "set", box(0, 0) + box(3, 0, outside=1), box(0, 20))
+    path = folder / "annotations.xml"
+    path.write_text(path.read_text().replace('track id="0"', 'track id="first"'))
+    dataset = dataset_layouts.read_dataset(folder, DatasetOptions())
+    made = [case.references["boxes"] for case in dataset]
+    assert [one.ignored.tolist() for one in made] == [[False, True]] * 3 + [[False]] * 6
+    assert_allclose(made[0].corners, [[5, 20, 15, 28], [5, 0, 15, 8]])
+    [problem] = [one for one in dataset.problems if "cannot be read" in one.what]
+    assert "annotations.xml" in problem.what
+    assert "track first, frame 0: the id of its track is no number" in problem.what
 
 
 def test_the_frames_of_a_clip_s_file_are_the_images_of_its_tracks(tmp_path):

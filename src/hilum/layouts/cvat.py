@@ -97,16 +97,27 @@ def _clip(path: Path, root: Element, folder: Folder) -> ListedClip:
     source = root.findtext(".//meta//source", "") or path.stem
     boxes, unread = defaultdict[int, list[AnnotatedBox]](list), defaultdict[int, list[UnreadObject]](list)
     for track in root.iter("track"):
+        number = _track_number(track)
         for frame, made in _annotated_track(track, count, (columns, rows), path):
-            if isinstance(made, AnnotatedBox):
-                boxes[frame].append(made)
-            else:
+            if isinstance(made, UnreadObject):
                 unread[frame].append(made)
+            elif number is not None:
+                boxes[frame].append(replace(made, track=number))
+            elif (kept := annotated_clips.cut_to_image(made, (columns, rows))) is not None:
+                words = f"{made.where}: the id of its track is no number"
+                unread[frame].append(UnreadObject.of_corners(words, made.name, (kept.low, kept.high)))
     found = annotated_clips.clip_of(source, folder)
     images = {} if found else {int(n[0]): one.path for one in folder.images if (n := LAST_NUMBER.search(one.stem))}
     boxes_of = {frame: tuple(own) for frame, own in boxes.items()}
     clip, size = found.path if found else None, (columns, rows)
     return ListedClip(path, Path(source).stem, boxes_of, count, size, clip, images, unread=unread)
+
+
+def _track_number(track: Element) -> int | None:
+    """The number of a track; None where it states none."""
+    with suppress(ValueError):
+        return int(track.get("id") or "")
+    return None
 
 
 def _annotated_track(
@@ -118,8 +129,6 @@ def _annotated_track(
     one to the other. Without the number of its frame it may be anywhere on all but the keyframes.
     """
     where, label = f"track {track.get('id')}", track.get("label") or ""
-    with annotation_files.refuse_unreadable(path, f"{where} cannot be read: {{}}", "Correct it, or export it anew"):
-        number = int(track.attrib["id"])
     rings, unread = dict[int, Ring | None](), dict[int, UnreadObject]()
     is_boxed, lost = False, None
     for shape in (one for one in track if one.tag not in FLAT):
@@ -128,8 +137,7 @@ def _annotated_track(
             frame, name, is_outside = int(shape.attrib["frame"]), track.attrib["label"], shape.get("outside") == "1"
             if shape.tag == "mask":
                 if not is_outside:
-                    pixels = AnnotatedBox.of_pixels(name, *_pixels(shape.attrib, path), size, where)
-                    yield frame, replace(pixels, track=number)
+                    yield frame, AnnotatedBox.of_pixels(name, *_pixels(shape.attrib, path), size, where)
                 continue
             rings[frame] = None if is_outside else _closed_ring(shape)
             is_boxed = shape.tag == "box" and not float(shape.get("rotation", 0))
@@ -153,7 +161,7 @@ def _annotated_track(
         for unknown in range(first, after):
             yield unknown, unread[frame] if unknown == frame else UnreadObject(unread[frame].words, label)
     for frame, ring in annotated_clips.rings_between(known, count - 1):
-        box = replace(AnnotatedBox.around(label, [ring], f"{where}, frame {frame}"), track=number)
+        box = AnnotatedBox.around(label, [ring], f"{where}, frame {frame}")
         yield frame, replace(box, outline=None) if is_boxed else box
 
 

@@ -44,7 +44,7 @@ class ListedClip:
         """The boxes of a frame, cut to the image."""
         boxes = self.frames.get(frame, ())
         if self.size is not None:
-            boxes = tuple(kept for one in boxes if (kept := _within(one, self.size)) is not None)
+            boxes = tuple(kept for one in boxes if (kept := cut_to_image(one, self.size)) is not None)
         return Annotation(self.path, boxes, self.size, unread=tuple(self.unread.get(frame, ())))
 
     @property
@@ -71,7 +71,7 @@ class ListedClip:
             yield CaseRow(key, image, references[number], split=self.split, patient=owner)
 
 
-def _within(box: AnnotatedBox, size: tuple[int, int]) -> AnnotatedBox | None:
+def cut_to_image(box: AnnotatedBox, size: tuple[int, int]) -> AnnotatedBox | None:
     """A box without what lies beyond the image, as where an object leaves a clip; None where all of it does."""
     low = tuple(max(0.0, edge) for edge in box.low)
     high = tuple(min(float(whole), edge) for edge, whole in zip(box.high, size, strict=True))
