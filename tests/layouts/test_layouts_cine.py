@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from hilum.errors import FormatError
 from hilum.files import file_formats
+from hilum.files.dicom import header_reading
 from hilum.files.dicom.writing import seg, source_planes
 from hilum.layouts import dataset_layouts
 from hilum.layouts.cases import dicom_masks
@@ -63,6 +65,46 @@ def test_a_clip_and_its_segmentations_are_read_once_for_all_frames(tmp_path, mon
     monkeypatch.setattr(dicom_masks, "load_contoured_masks", lambda *one, **how: loads.append(1) or read(*one, **how))
     masks = [case.references["mask"].data for case in dataset_layouts.read_dataset(tmp_path)]
     assert len(masks) == PHASES and len(loads) == 1
+
+
+FRAMES, UNCONTOURED = 12, 5
+
+
+def clip_with_one_segmentation(folder: Path, patient: str) -> None:
+    """An ultrasound clip in one file and one segmentation, which marks as many columns of a frame as its number."""
+    (folder / patient).mkdir(parents=True)
+    pixels = np.arange(FRAMES, dtype=np.uint16)[:, None, None] * np.ones((8, 16), np.uint16)
+    write_slice(
+        folder / patient / "clip.dcm", pixels, position=None, orientation=None, spacing=None, FrameTime="40",
+        sop_class="1.2.840.10008.5.1.4.1.1.3.1", Modality="US", PatientID=patient, FrameOfReferenceUID=None,
+        StudyInstanceUID=f"1.2.3.{patient}", SeriesInstanceUID=f"1.2.4.{patient}",
+    )  # fmt: skip
+    mask = np.zeros((FRAMES, 8, 16), np.uint8)
+    for frame in range(FRAMES):
+        mask[frame, :, : 0 if frame == UNCONTOURED else frame + 1] = 1
+    source = file_formats.read(folder / patient / "clip.dcm")
+    seg.write_segmentation(mask, [Label(1, "wall")], source, folder / patient / "seg.dcm", algorithm_name="a")
+
+
+def test_the_segmentation_of_a_clip_is_opened_once_for_all_frames_in_each_process(tmp_path, monkeypatch):
+    for number in range(3):
+        clip_with_one_segmentation(tmp_path, f"{number}")
+    read, opened = header_reading.read_object, []
+    monkeypatch.setattr(header_reading, "read_object", lambda path: opened.append(path) or read(path))
+
+    dataset = dataset_layouts.read_dataset(tmp_path)
+    assert sorted(opened) == [tmp_path / f"{number}/seg.dcm" for number in range(3)]
+    [left_out] = [problem.what for problem in dataset.problems if "left out" in problem.what]
+    assert left_out == "3 frames are left out, of 3 clips: no segmentation refers to them"
+
+    opened.clear()
+    contoured = [frame for frame in range(FRAMES) if frame != UNCONTOURED]
+    # As each frame is sent to a worker process by itself.
+    frames = [pickle.loads(pickle.dumps(case)) for case in dataset.cases[: len(contoured)]]  # noqa: S301 - our own
+    assert [int(np.unique(case.images["image"].data).item()) for case in frames] == contoured
+    columns = [int(case.references["mask"].data[0, 0].sum()) for case in frames]
+    assert columns == [frame + 1 for frame in contoured]
+    assert len(opened) == 1
 
 
 def test_one_segmentation_of_several_phases_is_parted_by_the_images_that_its_frames_name(tmp_path):

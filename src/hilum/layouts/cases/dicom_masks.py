@@ -48,18 +48,16 @@ def read_contoured_object(
     image: Sequence[Path] = (),
     *,
     fill_contours: bool = False,
-    frames: Collection[int] | None = None,
 ) -> Image:
     """A segmentation, or the contours of a structure set, on the grid of the image that it was contoured on.
 
     image:         the files of that image, as far as known: contours on another image are refused
     fill_contours: interpolate contours between the slices on which they lie
-    frames:        only these of a segmentation
     Planes without a frame or contour are background. Raises what `read_segmentation` and `rasterise_regions` raise.
     """
     if header_reading.read_header(path).sop_class == STRUCTURE_SET:
         return rtstruct_reading.rasterise_regions(path, grid, [*map(instance_of, image)], fill_contours=fill_contours)
-    return seg_reading.read_segmentation(path, grid, frames)
+    return seg_reading.read_segmentation(path, grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,9 +181,14 @@ def load_contoured_masks(
     heads = [object_identity.drop_copies(own, str(own[0].path.parent))[0][0] for own in headers.values()]
     places = {} if any(head.sop_class == STRUCTURE_SET for head in heads) else _frames_of_images(source)
     for head in heads:
-        parts = _parts_by_frame(head.path, places) if places else {0: None}
-        for number, frames in parts.items():
-            contoured = read_contoured_object(head.path, grid, files, fill_contours=fill_contours, frames=frames)
+        if places:
+            parts = _parts_by_frame(head.path, places)
+            numbers = [*parts]
+            maps = seg_reading.read_groups_of_frames(head.path, grid, parts.values())
+        else:
+            numbers = [0]
+            maps = iter([read_contoured_object(head.path, grid, files, fill_contours=fill_contours)])
+        for number, contoured in zip(numbers, maps, strict=True):
             if not chosen:
                 segments.refuse_unnamed(contoured, labels, head.path)
             masks[number] = segments.number_by_name(contoured, labels, head.path, masks.get(number))

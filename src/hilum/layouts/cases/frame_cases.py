@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hilum import errors
 from hilum.errors import GeometryError, HilumError
@@ -29,23 +31,60 @@ IMAGE, REFERENCE, MOST_HELD = "image", "reference", 4
 FRAMED = frozenset({".nii.gz", ".nii", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd", ".mif", ".mif.gz"})
 
 
+@dataclass(frozen=True)
+class _Clip:
+    """A case that may be a clip.
+
+    key: what it is known by in each process to which its frames are sent, one after the other
+    """
+
+    case: Case = field(compare=False)
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+
+@dataclass(frozen=True)
+class _ClipSurvey:
+    """What is asked of a clip to part it, so that its image and mask are read once for it.
+
+    frames:    how many it has; None of a still image, of one without masks, and of one that cannot be read
+    contoured: those that a mask refers to, where the masks state theirs
+    is_empty:  of each frame of the mask, whether nothing is marked; None of a mask without frames
+    """
+
+    frames: int | None = None
+    contoured: Sequence[int] = ()
+    is_empty: NDArray[np.bool_] | None = None
+
+    @property
+    def left_out(self) -> int:
+        """How many frames no mask refers to, where the masks state theirs."""
+        return (self.frames or 0) - len(self.contoured) if self.contoured else 0
+
+
 def split_into_frames(dataset: Dataset) -> Dataset:
     """The data set with each frame as a case, where masks have frames; else as it is.
 
     Frames of one clip keep their patient, so that a split never parts them. A clip that cannot be read stays one case,
     and is named where all are read.
     """
-    framed = [case for case in dataset.cases[:SAMPLED] if _is_framed(case)]
-    if not framed:
+    clips = [_Clip(case) for case in dataset]
+    sampled = [_survey_clip(clip) if _may_be_framed(clip.case) else _ClipSurvey() for clip in clips[:SAMPLED]]
+    empty_frames = {
+        clip.case.id: survey.is_empty
+        for clip, survey in zip(clips, sampled, strict=False)
+        if survey.is_empty is not None
+    }
+    if not empty_frames:
         return dataset
-    parted = {case.id: list(_frames(case)) for case in dataset}
-    left_out = {case.id: count for case in dataset if (count := _frames_left_out(case))}
+    surveys = [*sampled, *map(_survey_clip, clips[SAMPLED:])]
+    parted = {clip.case.id: list(_frames(clip, survey)) for clip, survey in zip(clips, surveys, strict=True)}
+    left_out = {clip.case.id: survey.left_out for clip, survey in zip(clips, surveys, strict=True) if survey.left_out}
     return replace(
         dataset,
         cases=tuple(one for frames in parted.values() for one in frames),
         splits={one.id: split for name, split in dataset.splits.items() for one in parted.get(name, ())},
         layout=f"{dataset.layout}; each frame of {len(parted)} clips is a case",
-        problems=(*dataset.problems, *_mostly_empty(framed), *_uncontoured(left_out)),
+        problems=(*dataset.problems, *_mostly_empty(empty_frames), *_uncontoured(left_out)),
     )
 
 
@@ -57,55 +96,54 @@ def _uncontoured(left_out: Mapping[str, int]) -> Iterator[Problem]:
         yield Problem("note", what, tuple(left_out), "what nobody contoured is unknown, and no background")
 
 
-def _mostly_empty(clips: Sequence[Case]) -> Iterator[Problem]:
-    """The warning that most frames have an empty mask, as where two phases of a heart beat alone were contoured."""
-    masks = [_reading(case, REFERENCE, _kind_of_frames(case)) for case in clips]
-    has_structure = [np.any(mask.data, axis=(0, *range(2, mask.data.ndim))) for mask in masks]
-    empty, count = sum(int(np.count_nonzero(~frames)) for frames in has_structure), sum(map(len, has_structure))
+def _mostly_empty(empty_frames: Mapping[str, NDArray[np.bool_]]) -> Iterator[Problem]:
+    """The warning that most frames have an empty mask, as where two phases of a heart beat alone were contoured.
+
+    empty_frames: {clip: whether each of its frames has an empty mask}
+    """
+    empty = sum(int(np.count_nonzero(one)) for one in empty_frames.values())
+    count = sum(map(len, empty_frames.values()))
     if 2 * empty > count > empty:
-        what = f"{empty} of {count} frames of {errors.count_phrase(len(clips), 'clip')} have an empty mask"
+        what = f"{empty} of {count} frames of {errors.count_phrase(len(empty_frames), 'clip')} have an empty mask"
         why = "a frame that nobody contoured would teach that nothing is there"
         remedy = (
             "If only some frames were contoured, as those of end-diastole and end-systole, save these and their masks "
         )
-        yield Problem("warning", what, tuple(case.id for case in clips), why, f"{remedy}as images of their own")
+        yield Problem("warning", what, tuple(empty_frames), why, f"{remedy}as images of their own")
 
 
-def _is_framed(case: Case) -> bool:
-    try:
-        known = any(file_formats.suffix_of(path) in FRAMED for path in case.files)
-        known = known or any(map(_is_dicom, case.files[:1]))
-        if not known or not _kind_of_frames(case) or len(case.images) == 0 or _first(case).frames is None:
-            return False
-        return _reading(case, REFERENCE, _kind_of_frames(case)).frames is not None
-    except HilumError:
-        return False
+def _may_be_framed(case: Case) -> bool:
+    """Whether files of this kind may be a clip with masks of its frames."""
+    return any(file_formats.suffix_of(path) in FRAMED for path in case.files) or any(map(_is_dicom, case.files[:1]))
 
 
-def _frame_count(case: Case) -> int | None:
-    """The number of frames of a clip; None of a still image, and of one that cannot be read."""
+def _survey_clip(clip: _Clip) -> _ClipSurvey:
+    """A clip as it is parted; a mask that cannot be read is named with its frames."""
+    kind, frames = _kind_of_frames(clip.case), None
+    if not kind or len(clip.case.images) == 0:
+        return _ClipSurvey()
     with suppress(HilumError):
-        return _first(case).frames
-    return None
+        frames = _first(clip).frames
+        mask = _reading(clip, REFERENCE, kind) if frames is not None else None
+        if isinstance(mask, Image):
+            contoured = mask.facts.get(CONTOURED_FRAMES, ())
+            axes_of_frame = (0, *range(2, len(mask.shape)))
+            is_empty = None if mask.frames is None else ~np.any(mask.data, axis=axes_of_frame)
+            return _ClipSurvey(frames, contoured, is_empty)
+    return _ClipSurvey(frames)
 
 
-def _frames_left_out(case: Case) -> int:
-    """How many frames of a clip no mask refers to, where the masks state theirs."""
-    contoured = _contoured_frames(case) if _kind_of_frames(case) else ()
-    return (_frame_count(case) or 0) - len(contoured) if contoured else 0
-
-
-def _frames(case: Case) -> Iterator[Case]:
-    count = _frame_count(case)
-    if count is None or not _kind_of_frames(case):
+def _frames(clip: _Clip, survey: _ClipSurvey) -> Iterator[Case]:
+    case = clip.case
+    if survey.frames is None:
         yield case
         return
-    for number in _contoured_frames(case) or range(count):
+    for number in survey.contoured or range(survey.frames):
         yield replace(
             case,
             id=f"{case.id}_frame{number:03}",
-            images=LazyMapping({name: partial(_image, case, name, number) for name in case.images}),
-            references=LazyMapping({kind: partial(_reference, case, kind, number) for kind in case.references}),
+            images=LazyMapping({name: partial(_image, clip, name, number) for name in case.images}),
+            references=LazyMapping({kind: partial(_reference, clip, kind, number) for kind in case.references}),
             key=f"{case.key}frame {number}",
         )
 
@@ -117,41 +155,33 @@ def _is_dicom(path: Path) -> bool:
         return header_reading.looks_like_dicom(file.read(132))
 
 
-def _contoured_frames(case: Case) -> Sequence[int]:
-    """The contoured frames, where the mask states them; a mask that cannot be read is named with them."""
-    with suppress(HilumError):
-        mask = _reading(case, REFERENCE, _kind_of_frames(case))
-        return mask.facts.get(CONTOURED_FRAMES, ()) if isinstance(mask, Image) else ()
-    return ()
-
-
 def _kind_of_frames(case: Case) -> str:
     """The kind of reference that each of its frames has; empty without one."""
     return next((kind for kind in OF_FRAMES if kind in case.references), "")
 
 
 @lru_cache(maxsize=MOST_HELD)
-def _reading(case: Case, role: str, name: str) -> Any:
+def _reading(clip: _Clip, role: str, name: str) -> Any:
     """An image or a reference of a clip, read once for its frames, which are asked for one after the other."""
-    return case.images[name] if role == IMAGE else case.references[name]
+    return clip.case.images[name] if role == IMAGE else clip.case.references[name]
 
 
-def _first(case: Case) -> Image:
-    image: Image = _reading(case, IMAGE, next(iter(case.images)))
+def _first(clip: _Clip) -> Image:
+    image: Image = _reading(clip, IMAGE, next(iter(clip.case.images)))
     return image
 
 
-def _image(case: Case, name: str, number: int) -> Image:
-    image: Image = _reading(case, IMAGE, name)
+def _image(clip: _Clip, name: str, number: int) -> Image:
+    image: Image = _reading(clip, IMAGE, name)
     return image.frame(number)
 
 
-def _reference(case: Case, kind: str, number: int) -> object:
+def _reference(clip: _Clip, kind: str, number: int) -> object:
     """A mask's own frame; what holds for the whole clip holds for its frames."""
-    reference = _reading(case, REFERENCE, kind)
+    reference = _reading(clip, REFERENCE, kind)
     if not isinstance(reference, Image):
         return reference
-    if reference.frames != _first(case).frames:
-        problem = f"the {kind} has {reference.frames or 'no'} frames, the image {_first(case).frames}"
-        raise GeometryError(problem, case.id, "Give one mask for every frame")
+    if reference.frames != _first(clip).frames:
+        problem = f"the {kind} has {reference.frames or 'no'} frames, the image {_first(clip).frames}"
+        raise GeometryError(problem, clip.case.id, "Give one mask for every frame")
     return reference.frame(number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -60,7 +60,7 @@ class _Levels:
         return f"none reaches one half: the highest value is {self.highest[segment]} of {self.maximum:g}"
 
 
-def read_segmentation(path: Path | str, on: Geometry | None = None, frames: Collection[int] | None = None) -> Image:
+def read_segmentation(path: Path | str, on: Geometry | None = None) -> Image:
     """The label map of a DICOM SEG on its own grid, or on the grid `on` of its source image.
 
     Values are segment numbers, or new ones where a segment has the number 0, with a note. Where segments overlap there
@@ -74,11 +74,36 @@ def read_segmentation(path: Path | str, on: Geometry | None = None, frames: Coll
     where = str(path)
     dataset = _dataset(Path(path), where)
     described = _labels(dataset, where)
-    labels = tuple(described.values())
+    grid, parts = _placed_frames(dataset, on, where)
+    return _label_map(dataset, described, grid, parts, where)
+
+
+def read_groups_of_frames(path: Path, on: Geometry, groups: Iterable[Collection[int]]) -> Iterator[Image]:
+    """The label map of each of these groups of frames of a DICOM SEG, as `read_segmentation` makes it of all.
+
+    The file is read once, and one label map is made at a time.
+    """
+    where = str(path)
+    dataset = _dataset(path, where)
+    described = _labels(dataset, where)
+    grid, parts = _placed_frames(dataset, on, where)
+    for frames in groups:
+        yield _label_map(dataset, described, grid, [parts[number] for number in sorted(frames)], where)
+
+
+def _placed_frames(dataset: DicomDataset, on: Geometry | None, where: str) -> tuple[Geometry, list[_Part]]:
+    """The grid of a label map, and all frames with their places on it."""
     planes = _planes(dataset, where)
     grid = on or _own_grid(dataset, planes, where)
     _check_frame_of_reference(dataset, grid, where)
-    parts = [one for one in _parts(dataset, planes, grid, where) if frames is None or one.number in frames]
+    return grid, _parts(dataset, planes, grid, where)
+
+
+def _label_map(
+    dataset: DicomDataset, described: dict[int, Label], grid: Geometry, parts: list[_Part], where: str
+) -> Image:
+    """The label map that these frames make; described: {stored number: label}."""
+    labels = tuple(described.values())
     levels = _levels(dataset, parts, where)
     pixels, overlapping, shown = _fill_map(dataset, parts, grid, described, levels, where)
     absent = {stored: label.name for stored, label in described.items() if label.value not in shown}
