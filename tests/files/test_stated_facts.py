@@ -637,8 +637,14 @@ def the_number_of_classes_of_yolo_is_compared(folder: Path) -> None:
     assert "nc of data.yaml is 3, and the folder holds 1 name of a class" in found_problems(folder)
 
 
-@check("YAML of YOLO", "a class that is annotated and has no name")
-def a_class_of_yolo_without_a_name_is_refused(folder: Path) -> None:
+@check("YAML of YOLO", "objects of a class that has no name")
+def an_object_of_yolo_without_the_name_of_its_class_is_named(folder: Path) -> None:
+    write_yolo(folder, "names: [cell]\n", "0 0.5 0.5 0.2 0.2\n4 0.5 0.5 0.2 0.2")
+    assert "line 2: class 4 has no name" in found_problems(folder)
+
+
+@check("YAML of YOLO", "names of none of the classes that are annotated")
+def names_of_other_classes_of_yolo_are_refused(folder: Path) -> None:
     write_yolo(folder, "names: [cell]\n", "4 0.5 0.5 0.2 0.2")
     with pytest.raises(DatasetError, match="gives no name to class 4"):
         dataset_layouts.read_dataset(folder)

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 import trained
 from cohorts import paired, picture
 from hilum.errors import DatasetError, UsageError
-from hilum.layouts import dataset_layouts
+from hilum.layouts import dataset_layouts, dataset_table
 from hilum.layouts.layout import DatasetOptions
 
 # A picture of 20 rows and 30 columns, and a box of the rows 5 to 7 and the columns 3 to 12.
@@ -56,13 +56,32 @@ def test_names_may_stand_line_by_line_or_be_given_and_none_is_invented(tmp_path)
     assert [label.name for label in dataset_layouts.read_dataset(tmp_path).classes["boxes"]] == ["0", "2"]
     named = dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="0=red,2=white"))
     assert [label.name for label in named.classes["boxes"]] == ["red", "white"]
-    (tmp_path / "classes.txt").write_text("red\nwhite\n")
-    with pytest.raises(DatasetError, match="gives no name to class 2"):
-        dataset_layouts.read_dataset(tmp_path)
     (tmp_path / "classes.txt").write_text("red\nwhite\nplatelet\n")
     assert [label.name for label in dataset_layouts.read_dataset(tmp_path).classes["boxes"]] == ["red", "platelet"]
     with pytest.raises(UsageError, match="does not name 0, 2"):
         dataset_layouts.read_dataset(tmp_path, DatasetOptions(labels="0=red"))
+
+
+def test_names_of_none_of_the_annotated_classes_are_refused(tmp_path):
+    yolo(tmp_path, {"a": "4 0.5 0.5 0.2 0.2", "b": "2 0.5 0.5 0.2 0.2"}, "names: [red, white]")
+    with pytest.raises(DatasetError, match="gives no name to class 2, 4"):
+        dataset_layouts.read_dataset(tmp_path)
+
+
+def test_the_place_of_an_object_without_the_name_of_its_class_is_unknown_and_the_others_stay(tmp_path):
+    yolo(tmp_path / "set", {"a": BOX, "b": f"7 0.5 0.5 0.2 0.2\n{BOX}\n"}, "names: [red, white]")
+    dataset = dataset_layouts.read_dataset(tmp_path / "set")
+    (tmp_path / "own").mkdir()
+    dataset_table.write_dataset_table(dataset, tmp_path / "own")
+    for read in (dataset, dataset_layouts.read_dataset(tmp_path / "own" / "dataset.csv")):
+        first, second = (case.references["boxes"] for case in read)
+        assert_allclose(first.corners, [EDGES])
+        assert_allclose(second.corners, [EDGES, [8, 12, 12, 18]])
+        assert second.ignored.tolist() == [False, True]
+    [problem] = [one for one in dataset.problems if "cannot be read" in one.what]
+    assert "b.txt" in problem.what
+    assert "line 1: class 7 has no name" in problem.what
+    assert problem.cases == ("b",)
 
 
 def test_parts_are_folders_and_a_picture_without_a_file_is_not_labelled(tmp_path):

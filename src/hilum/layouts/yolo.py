@@ -8,7 +8,7 @@ and states keypoints behind the box, which are left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,8 +51,8 @@ def fits(folder: Folder, options: DatasetOptions) -> bool:
 def read(folder: Folder, options: DatasetOptions) -> Reading:
     """A case for each image; an empty file means that nothing is there, an image without a file is not labelled.
 
-    A line that is no box makes the place of its object unknown.
-    Raises DatasetError for a class without a name where others have one.
+    A line that is no box, or whose class has no name where others have one, makes the place of its object unknown.
+    Raises DatasetError where the names are of none of the classes that are annotated.
     """
     images = {_key(member): member for member in folder.images}
     texts = dict(_texts(folder, images))
@@ -61,17 +61,20 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     points = _points_of(folder, lines)
     _refuse_tracks(lines, points)
     texts_of = {image.path: texts[key].path for key, image in images.items() if key in texts}
-    owners = {image: yolo_annotation(path, contents[path], points) for image, path in texts_of.items()}
+    numbers = {row.name for own in lines.values() for row in own}
+    names = _stated_names(folder, options, numbers)
+    owners = {image: yolo_annotation(path, contents[path], points, names) for image, path in texts_of.items()}
     of_labels = (key for key, member in texts.items() if any(name.lower() in LABELS for name in member.folders))
     lost = mask_pairs.missing_image_problem([key.name for key in of_labels if key not in images])
     boxes = [box for own in owners.values() for box in own.boxes]
     form = FORMAT if all(box.outline is not None for box in boxes) else replace(FORMAT, usual="boxes")
-    names = _stated_names(folder, options, {box.name for box in boxes})
     cases = {image.path: key.name for key, image in images.items()}
     named = {one.path: (cases.get(one.path, one.name), one.split) for one in folder.images}
     problems = (*lost, *_point_notes(lines, points), *_class_count_problems(folder))
     reading = AnnotatedFolder(folder, options, form).read_owned(owners, named, names, problems)
     settings = {"points": f"{points.count}x{points.values}"} if points else {}
+    if names and numbers - set(names):
+        settings["classes"] = " ".join(names)
     return replace(reading, annotation_names=replace(reading.annotation_names or AnnotationNames(), settings=settings))
 
 
@@ -121,24 +124,37 @@ def read_yolo_text(path: Path) -> YoloText:
     return YoloText(tuple(rows), tuple(unread))
 
 
-def yolo_annotation(path: Path, text: YoloText, points: Points | None) -> Annotation:
+def yolo_annotation(path: Path, text: YoloText, points: Points | None, named: Collection[str] = ()) -> Annotation:
     """The boxes and outlines of a file, in shares of the image; of a box with keypoints the box.
 
     A line of another count of numbers, as predictions have, is not read.
+    named: numbers of the classes that have a name, where the data set names any; an object without is of any class
     """
     boxes, unread = list[AnnotatedBox](), [*text.unread]
     for row in text.rows:
         try:
-            boxes.append(_annotated_box(row, points))
+            box = _annotated_box(row, points)
         except ValueError as error:
             unread.append(UnreadObject(f"{row.where}: {error}", row.name))
+            continue
+        if named and row.name not in named:
+            words = f"{row.where}: class {row.name} has no name"
+            unread.append(UnreadObject.of_corners(words, "", (box.low, box.high)))
+        else:
+            boxes.append(box)
     return Annotation(path, tuple(boxes), in_shares=True, unread=tuple(unread))
 
 
 def _annotations(path: Path, settings: Mapping[str, str]) -> Mapping[str, Annotation]:
-    """points: "17x3" where boxes have so many keypoints of so many numbers."""
+    """The annotation of a file.
+
+    points:  "17x3" where boxes have so many keypoints of so many numbers
+    classes: "0 2" where only these have names, of several that are annotated
+    """
     count, _, values = settings.get("points", "").partition("x")
-    return {"": yolo_annotation(path, read_yolo_text(path), Points(int(count), int(values)) if count else None)}
+    points = Points(int(count), int(values)) if count else None
+    named = settings.get("classes", "").split()
+    return {"": yolo_annotation(path, read_yolo_text(path), points, named)}
 
 
 def _annotated_box(row: YoloRow, points: Points | None) -> AnnotatedBox:
@@ -257,13 +273,17 @@ def _first_line(path: Path) -> str:
 
 
 def _stated_names(folder: Folder, options: DatasetOptions, numbers: set[str]) -> dict[str, str]:
-    """{number: name} of the classes that are annotated, from a file of names; empty without one, or with --labels."""
+    """{number: name} of the classes that are annotated, from a file of names; empty without one, or with --labels.
+
+    Raises DatasetError where it names none of them: it is then of another data set.
+    """
     names = {} if options.labels is not None else _names(folder)
-    if names and (unknown := sorted(numbers - set(names), key=int)):
-        problem = f"gives no name to class {errors.list_phrase(unknown)}"
+    unnamed = sorted(numbers.difference(names), key=int)
+    if names and numbers and len(unnamed) == len(numbers):
+        problem = f"gives no name to class {errors.list_phrase(unnamed)}"
         remedy = "Complete data.yaml or classes.txt, or give --labels 0=NAME,1=NAME"
         raise DatasetError(problem, str(folder.root), remedy)
-    return {number: names[number] for number in sorted(numbers, key=int)} if names else {}
+    return {number: names[number] for number in sorted(numbers.intersection(names), key=int)}
 
 
 def _class_count_problems(folder: Folder) -> Iterator[Problem]:
@@ -316,6 +336,7 @@ WHAT = "a text file of boxes or outlines for each image, as in YOLO"
 FACTS = (
     FactRule("YAML of YOLO", "read", "names of classes, form of keypoints"),
     FactRule("YAML of YOLO", "named", "a number of classes (nc) that its names contradict"),
-    FactRule("YAML of YOLO", "refused", "a class that is annotated and has no name"),
+    FactRule("YAML of YOLO", "named", "objects of a class that has no name"),
+    FactRule("YAML of YOLO", "refused", "names of none of the classes that are annotated"),
 )
 LAYOUT = Layout("yolo", WHAT, fits, read, BY_NAMES, EXAMPLE, _annotations, FACTS)
