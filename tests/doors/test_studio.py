@@ -91,6 +91,9 @@ HOSTILE = [
     ("GET", "/api/folders?below=/", None, (422,)),
     ("GET", "/api/table?path=absent.csv", None, (422,)),
     ("GET", "/api/table?path=a%00b", None, (422,)),
+    ("GET", "/api/doubts?data=/etc", None, (422,)),
+    ("GET", "/api/doubts?data=.&named=/etc/passwd", None, (422,)),
+    ("GET", "/api/doubts?data=.&named=absent.csv", None, (422,)),
     ("GET", "/api/thumbnail?path=/etc/hostname", None, (422,)),
     ("GET", f"/api/series/{key_of('/etc/hostname', '/etc/hostname')}/grid", None, (422,)),
     ("GET", f"/api/studies/{key_of('../../a.nii', 'link/passwd')}/reading", None, (422,)),
@@ -195,6 +198,38 @@ def test_an_edited_table_is_a_new_one_and_the_data_are_left_alone(client, page):
     )
     assert (page.desk.workspace.folder / kept.json()["path"]).read_text() == "case,label\na,no\n"
     assert (folder / "dataset.csv").read_text() == "case,label\na,yes\n"
+
+
+def test_a_list_of_doubtful_references_beside_the_data_or_named_gives_its_cases_in_its_order(client, page):
+    data, work = page.desk.paths.roots[0], page.desk.workspace.folder
+    (data / "set").mkdir()
+    asked = {"data": str(data / "set")}
+    assert client.get("/api/doubts", params=asked).json() == []
+    (data / "set" / "relabel.csv").write_text(
+        "case,label,why,reference,probable,probability_reference,probability_probable,error\n"
+        "9,all,probable label error,dark,bright,0.02,0.98,0.9\n"
+        "1,all,ranked by disagreement,dark,dark,0.6,0.6,0.4\n"
+    )
+    beside = [["9", "dark 0.020, probably bright 0.980"], ["1", "dark 0.600"]]
+    assert client.get("/api/doubts", params=asked).json() == beside
+    assert client.get("/api/doubts", params={"data": str(data / "set" / "dataset.csv")}).json() == beside
+
+    (work / "run" / "evaluation").mkdir(parents=True)
+    other = work / "run" / "evaluation" / "relabel.csv"
+    other.write_text("case,label,why,error\nb,tumour,,0.75\na,organ,,0.2\nb,organ,,0.1\n")
+    named = [["b", "tumour: error 0.750; organ: error 0.100"], ["a", "organ: error 0.200"]]
+    for place in ("run/evaluation", str(other)):
+        assert client.get("/api/doubts", params={**asked, "named": place}).json() == named
+    other.write_text("image,error\nb,0.75\n")
+    refused = client.get("/api/doubts", params={**asked, "named": str(other)})
+    assert (refused.status_code, refused.json()["problem"]) == (422, "has no column 'case'")
+
+
+def test_a_list_that_is_a_link_out_of_the_folders_is_refused(client, page, tmp_path):
+    data = page.desk.paths.roots[0]
+    (tmp_path / "secret.csv").write_text("case,label\nsomebody,ill\n")
+    (data / "relabel.csv").symlink_to(tmp_path / "secret.csv")
+    assert client.get("/api/doubts", params={"data": str(data)}).status_code == 422
 
 
 def test_a_label_map_is_corrected_into_a_new_file_and_is_kept_itself(client, page):

@@ -265,3 +265,27 @@ def test_a_change_of_the_plan_of_two_hundred_cases_is_shown(data, tmp_path):
                 assert time.monotonic() < begun + 60
             waits.append(round(time.monotonic() - begun, 2))
         print({"a change of the plan of 200 cases, s": waits})  # noqa: T201
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+def test_the_most_doubtful_cases_come_first_on_the_page_and_not_in_the_table_that_is_written(tmp_path):
+    data = trained.blobs(tmp_path / "data" / "blobs", 8)
+    doubted = ["case05", "case02"]
+    lines = [f"{case},all,ranked by disagreement,0.{9 - n}" for n, case in enumerate(doubted)]
+    (data / "relabel.csv").write_text("\n".join(["case,label,why,error", *lines, ""]))
+    order = "[...document.querySelectorAll('tr[data-case]')].map(one => one.dataset.case)"
+    ready = "document.querySelectorAll('nav a').length === 4"
+    with shown(tmp_path) as (address, browser), browser.visited(address, ready, size=WIDE, limit_s=20) as page:
+        fill(page, "Folder", str(data))
+        click(page, "Check")
+        page.wait("document.querySelectorAll('tr[data-case]').length === 8", 60)
+        assert page.value(order) == [*doubted, *(f"case0{n}" for n in (0, 1, 3, 4, 6, 7))]
+        assert page.value("document.querySelector('tr[data-case=case05]').cells[1].textContent") == "error 0.900"
+        click(page, "Check again")
+        page.wait("document.querySelectorAll('footer.jobs li[data-state=done]').length === 2", 60)
+        [written] = (tmp_path / "work").glob("table-*/dataset.csv")
+        assert [line.partition(",")[0] for line in written.read_text().splitlines()[1:]] == [
+            f"case0{n}" for n in range(8)
+        ]
+        assert [one for one in page.complaints if "exception" in one] == []

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         agent_answers,
         agent_server,
         agent_tools,
+        doubted_cases,
         keyword_schema,
         loopback,
         plan_controls,

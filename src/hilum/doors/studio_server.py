@@ -25,7 +25,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Red
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hilum.doors import keyword_schema
+from hilum.doors import doubted_cases, keyword_schema
 from hilum.doors.job_desk import JobDesk
 from hilum.doors.warm_process import WarmProcess
 from hilum.errors import HilumError, UsageError
@@ -232,6 +232,13 @@ def _add_data(app: FastAPI, studio: Studio) -> None:
         with studio.place(path).open(newline="", encoding="utf-8", errors="replace") as file:
             rows = [[*map(csv_text.unmark_cell, row)] for row in islice(csv.reader(file), MOST_CASES + 1)]
         return {"head": rows[0] if rows else [], "rows": rows[1:]}
+
+    @app.get("/api/doubts")
+    def doubts(data: str, named: str = "") -> Any:
+        """[case, what speaks against its reference] of a list, the most doubtful first; none without a list."""
+        of_list = studio.place(desk.paths.find(named)) if named else None
+        found = doubted_cases.find_list(studio.place(desk.paths.find(data)), of_list)
+        return [] if found is None else doubted_cases.read_doubts(studio.place(str(found)))
 
     @app.post("/api/table")
     def keep_table(given: Annotated[EditedTable, Body()]) -> Any:

@@ -2,7 +2,7 @@
 import { WORDS } from "./studio_words.js";
 
 const POLL_MS = 400, RECHECK_MS = 900;
-const state = { page: "data", data: "", options: {}, table: null, changes: [], plan: null, planned: {}, hand: {}, all: false, jobs: [], runs: [], points: {}, offsets: {}, last: {}, chosen: new Set(), sort: null, commands: [] };
+const state = { page: "data", data: "", options: {}, table: null, doubts: new Map(), changes: [], plan: null, planned: {}, hand: {}, all: false, jobs: [], runs: [], points: {}, offsets: {}, last: {}, chosen: new Set(), sort: null, commands: [] };
 const COLOURS = ["accent", "amber", "green", "red", "text", "faint"].map((name) => `var(--${name})`), DASHES = ["", "6 3", "2 3", "9 3 2 3", "1 4", "12 4"];
 
 function el(name, given = {}, ...parts) {
@@ -204,7 +204,7 @@ function commandForm(command, preset, then) {
 function dataPage() {
   const form = el("form", { className: "bar", onsubmit: (event) => { event.preventDefault(); state.table = null; state.changes = []; check($("[name=folder]", form).value.trim()); } },
     field(WORDS.folder, el("input", { name: "folder", list: "folders", required: true, autocomplete: "off", oninput: (event) => suggestFolders(event.target.value) }), true),
-    field(WORDS.names, el("input", { name: "labels" }), true), el("button", { className: "primary" }, WORDS.check));
+    field(WORDS.names, el("input", { name: "labels" }), true), field(WORDS.doubts, el("input", { name: "doubts" }), true), el("button", { className: "primary" }, WORDS.check));
   return el("section", { id: "data" }, el("h1", {}, WORDS.pages.data), form, el("datalist", { id: "folders" }), el("p", { role: "alert" }), el("p", { role: "status" }), el("div", { className: "lines" }),
     el("section", { "aria-label": WORDS.findings, className: "card", hidden: true }), el("div", { className: "cases" }));
 }
@@ -229,9 +229,18 @@ async function check(data) {
     if (!state.table) {
       const path = `${ended.out}/dataset.csv`;
       state.table = await ask(`/api/table?path=${encodeURIComponent(path)}`).then((one) => ({ ...one, path })).catch(() => null);
+      state.doubts = await askDoubts(data, place);
       if (state.table) showCases();
     }
   });
+}
+
+// {case: what speaks against its reference} of a list that is named or lies beside the data, in its order.
+async function askDoubts(data, place) {
+  const named = $("[name=doubts]", place).value.trim();
+  try {
+    return new Map(await ask(`/api/doubts?data=${encodeURIComponent(data)}&named=${encodeURIComponent(named)}`));
+  } catch (error) { say(place, error); return new Map(); }
 }
 
 function showFindings({ facts, rows, passed }) {
@@ -247,10 +256,13 @@ function showCases() {
   const { head, rows, path } = state.table, image = head.findIndex((name) => name.startsWith("image")), folder = path.slice(0, path.lastIndexOf("/") + 1);
   const absolute = (cell) => (cell.startsWith("/") ? cell : folder + cell);
   const cell = (row, place) => el("td", { className: row.edited?.has(place) ? "edited" : "", "data-words": WORDS.edited }, el("input", { value: row[place] ?? "", "aria-label": `${head[place]}, ${row[0]}`, onchange: (event) => { event.target.parentElement.className = "edited"; edit(row, place, event.target.value); } }));
+  // The order is of the page alone: the table that is written keeps its own.
+  const ranks = new Map([...state.doubts.keys()].map((name, rank) => [name, rank])), rank = (row) => ranks.get(row[0]) ?? ranks.size;
+  const shown = [...rows].sort((a, b) => rank(a) - rank(b));
   $("#data .cases").replaceChildren(el("div", { className: "bar" }, el("h2", {}, `${WORDS.cases}: ${rows.length}`), el("button", { type: "button", onclick: takeBack, disabled: !state.changes.length }, WORDS.takeBack), el("button", { type: "button", onclick: recheck }, WORDS.checkAgain)),
     el("div", { className: "scroll tall" }, el("table", { "aria-label": WORDS.cases },
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, WORDS.thumbnail), head.map((name, place) => el("th", { scope: "col" }, el("input", { value: name, "aria-label": `role of column ${name}`, onchange: (event) => edit(head, place, event.target.value) }))))),
-      el("tbody", {}, rows.map((row) => el("tr", { "data-case": row[0] }, el("td", {}, image >= 0 && row[image] && el("img", { loading: "lazy", width: 48, height: 48, alt: `${WORDS.thumbnail}: ${row[0]}`, src: `/api/thumbnail?path=${encodeURIComponent(absolute(row[image]))}` })), head.map((_, place) => cell(row, place))))))));
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, WORDS.thumbnail), ranks.size > 0 && el("th", { scope: "col" }, WORDS.doubt), head.map((name, place) => el("th", { scope: "col" }, el("input", { value: name, "aria-label": `role of column ${name}`, onchange: (event) => edit(head, place, event.target.value) }))))),
+      el("tbody", {}, shown.map((row) => el("tr", { "data-case": row[0] }, el("td", {}, image >= 0 && row[image] && el("img", { loading: "lazy", width: 48, height: 48, alt: `${WORDS.thumbnail}: ${row[0]}`, src: `/api/thumbnail?path=${encodeURIComponent(absolute(row[image]))}` })), ranks.size > 0 && el("td", {}, state.doubts.get(row[0]) ?? ""), head.map((_, place) => cell(row, place))))))));
 }
 
 let timer;
