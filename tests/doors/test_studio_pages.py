@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import time
@@ -11,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nibabel
+import numpy as np
 import pytest
 
 import browsers
@@ -288,4 +291,32 @@ def test_the_most_doubtful_cases_come_first_on_the_page_and_not_in_the_table_tha
         assert [line.partition(",")[0] for line in written.read_text().splitlines()[1:]] == [
             f"case0{n}" for n in range(8)
         ]
+        assert [one for one in page.complaints if "exception" in one] == []
+
+
+@pytest.mark.whole
+@pytest.mark.timeout(300)
+def test_a_warning_is_accepted_by_a_button_in_the_table_alone_and_taken_back(tmp_path):
+    data = trained.blobs(tmp_path / "data" / "blobs", 12)
+    mask = data / "labels" / "case03.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((16, 16, 16), np.uint8), nibabel.load(mask).affine), mask)
+    empty = "[...document.querySelectorAll('[aria-label=Findings] li')].find(one => one.textContent.includes('empty'))"
+    ready = "document.querySelectorAll('nav a').length === 4"
+    with shown(tmp_path) as (address, browser), browser.visited(address, ready, size=WIDE, limit_s=20) as page:
+        fill(page, "Folder", str(data))
+        click(page, "Check")
+        page.wait(f"{empty}?.dataset.severity === 'warning'", 60)
+        page.value(f"{empty}.querySelector('button').click()")
+        page.wait(f"{empty}?.dataset.severity === 'note'", 60)
+        assert "a person accepts it" in page.value(f"{empty}.textContent")
+        assert page.value(f"{empty}.querySelector('button') === null")
+        [written] = (tmp_path / "work").glob("table-*/dataset.csv")
+        [first] = (tmp_path / "work").glob("check-blobs/dataset.csv")
+        before, after = (list(csv.DictReader(one.open(newline=""))) for one in (first, written))
+        [accepting] = {row["accepted"] for row in after} - {""}
+        assert accepting.startswith("empty-mask@")
+        assert after == [{**row, "accepted": accepting if row["case"] == "case03" else ""} for row in before]
+        assert sorted(one.name for one in data.iterdir()) == ["images", "labels"]
+        click(page, "Take back the last change")
+        page.wait(f"{empty}?.dataset.severity === 'warning'", 60)
         assert [one for one in page.complaints if "exception" in one] == []

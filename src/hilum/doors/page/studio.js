@@ -225,13 +225,13 @@ async function check(data) {
     const { result } = await ask(`/api/jobs/${ended.id}/result`);
     $("[role=status]", place).textContent = "";
     if (!result?.rows) return say(place, result?.error ?? { remedy: ended.problem });
-    showFindings(result);
     if (!state.table) {
       const path = `${ended.out}/dataset.csv`;
       state.table = await ask(`/api/table?path=${encodeURIComponent(path)}`).then((one) => ({ ...one, path })).catch(() => null);
       state.doubts = await askDoubts(data, place);
       if (state.table) showCases();
     }
+    showFindings(result);
   });
 }
 
@@ -248,36 +248,51 @@ function showFindings({ facts, rows, passed }) {
   place.hidden = false;
   place.dataset.passed = passed;
   place.replaceChildren(el("h2", {}, WORDS.findings),
-    rows.length ? el("ul", {}, rows.map((one) => el("li", { "data-severity": one.severity }, el("strong", {}, `${WORDS.severity[one.severity] ?? one.severity}: `), one.what, one.cases.length ? ` (${one.cases.slice(0, 8).join(", ")}${one.cases.length > 8 ? "…" : ""})` : "", el("small", {}, [one.why, one.remedy].filter(Boolean).join(". "))))) : el("p", {}, WORDS.noFindings),
+    rows.length ? el("ul", {}, rows.map((one) => el("li", { "data-severity": one.severity }, el("strong", {}, `${WORDS.severity[one.severity] ?? one.severity}: `), one.what, one.cases.length ? ` (${one.cases.slice(0, 8).join(", ")}${one.cases.length > 8 ? "…" : ""})` : "", el("small", {}, [one.why, one.remedy].filter(Boolean).join(". ")),
+      one.severity === "warning" && one.accepts.length > 0 && state.table && el("button", { type: "button", "aria-label": `${WORDS.accept}: ${one.what}`, onclick: () => accept(one) }, WORDS.accept)))) : el("p", {}, WORDS.noFindings),
     el("dl", { className: "facts" }, Object.entries(facts).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, String(value))])));
 }
 
 function showCases() {
   const { head, rows, path } = state.table, image = head.findIndex((name) => name.startsWith("image")), folder = path.slice(0, path.lastIndexOf("/") + 1);
   const absolute = (cell) => (cell.startsWith("/") ? cell : folder + cell);
-  const cell = (row, place) => el("td", { className: row.edited?.has(place) ? "edited" : "", "data-words": WORDS.edited }, el("input", { value: row[place] ?? "", "aria-label": `${head[place]}, ${row[0]}`, onchange: (event) => { event.target.parentElement.className = "edited"; edit(row, place, event.target.value); } }));
+  const cell = (row, place) => el("td", { className: row.edited?.has(place) ? "edited" : "", "data-words": WORDS.edited }, el("input", { value: row[place] ?? "", "aria-label": `${head[place]}, ${row[0]}`, onchange: (event) => { event.target.parentElement.className = "edited"; change([[row, place, event.target.value]]); } }));
   // The order is of the page alone: the table that is written keeps its own.
   const ranks = new Map([...state.doubts.keys()].map((name, rank) => [name, rank])), rank = (row) => ranks.get(row[0]) ?? ranks.size;
   const shown = [...rows].sort((a, b) => rank(a) - rank(b));
   $("#data .cases").replaceChildren(el("div", { className: "bar" }, el("h2", {}, `${WORDS.cases}: ${rows.length}`), el("button", { type: "button", onclick: takeBack, disabled: !state.changes.length }, WORDS.takeBack), el("button", { type: "button", onclick: recheck }, WORDS.checkAgain)),
     el("div", { className: "scroll tall" }, el("table", { "aria-label": WORDS.cases },
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, WORDS.thumbnail), ranks.size > 0 && el("th", { scope: "col" }, WORDS.doubt), head.map((name, place) => el("th", { scope: "col" }, el("input", { value: name, "aria-label": `role of column ${name}`, onchange: (event) => edit(head, place, event.target.value) }))))),
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, WORDS.thumbnail), ranks.size > 0 && el("th", { scope: "col" }, WORDS.doubt), head.map((name, place) => el("th", { scope: "col" }, el("input", { value: name, "aria-label": `role of column ${name}`, onchange: (event) => change([[head, place, event.target.value]]) }))))),
       el("tbody", {}, shown.map((row) => el("tr", { "data-case": row[0] }, el("td", {}, image >= 0 && row[image] && el("img", { loading: "lazy", width: 48, height: 48, alt: `${WORDS.thumbnail}: ${row[0]}`, src: `/api/thumbnail?path=${encodeURIComponent(absolute(row[image]))}` })), ranks.size > 0 && el("td", {}, state.doubts.get(row[0]) ?? ""), head.map((_, place) => cell(row, place))))))));
 }
 
+// Writes that a person accepts a warning into the cells of its cases; what was accepted of their older versions goes.
+function accept({ cases, accepts }) {
+  const { head, rows } = state.table, kind = accepts[0].split("@")[0];
+  if (!head.includes("accepted")) head.push("accepted");
+  for (const row of rows) while (row.length < head.length) row.push("");
+  const column = head.indexOf("accepted"), cells = new Map(cases.map((name, n) => [name, accepts[n]]));
+  const kept = (row) => row[column].split(";").map((one) => one.trim()).filter((one) => one && one.split("@")[0] !== kind);
+  change(rows.filter((row) => cells.has(row[0])).map((row) => [row, column, [...kept(row), cells.get(row[0])].join(";")]));
+  showCases();
+}
+
 let timer;
-function edit(row, place, value, isBack = false) {
-  if (!isBack) state.changes.push([row, place, row[place] ?? ""]);
-  row[place] = value;
-  (row.edited ??= new Set()).add(place);
-  if (isBack) row.edited.delete(place);
+// Cells that are changed at once are taken back at once.
+function change(cells, isBack = false) {
+  if (!isBack) state.changes.push(cells.map(([row, place]) => [row, place, row[place] ?? ""]));
+  for (const [row, place, value] of cells) {
+    row[place] = value;
+    (row.edited ??= new Set()).add(place);
+    if (isBack) row.edited.delete(place);
+  }
   clearTimeout(timer);
   timer = setTimeout(recheck, RECHECK_MS);
 }
 
 function takeBack() {
-  const change = state.changes.pop();
-  if (change) edit(...change, true);
+  const cells = state.changes.pop();
+  if (cells) change(cells, true);
   showCases();
 }
 

@@ -1,7 +1,7 @@
 // All words of the page, in one place.
 export const WORDS = {
   pages: { data: "Data", plan: "Plan", training: "Training", runs: "Runs" },
-  folder: "Folder", check: "Check", checkAgain: "Check again", takeBack: "Take back the last change", findings: "Findings", cases: "Cases",
+  folder: "Folder", check: "Check", checkAgain: "Check again", takeBack: "Take back the last change", accept: "Accept", findings: "Findings", cases: "Cases",
   edited: "changed", noFindings: "Nothing is wrong with these data.", thumbnail: "Middle slice", more: "More options",
   minutes: "Minutes", kind: "Kind of problem", device: "Device", names: "Names of label values, as 1=anterior,2=posterior", doubts: "List of doubtful references, where relabel.csv lies elsewhere", doubt: "Doubt",
   plan: "Plan", all: "All decisions", train: "Train", planned: "planned", planning: "Planning…", noPlan: "Choose a folder and plan.",
