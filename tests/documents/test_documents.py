@@ -69,6 +69,7 @@ COUNTS = {
     "tripod+ai": (27, 52),
     "uk": (11, None),
 }
+EMPTY_CELL = re.compile(r"<(t[dh])\b[^>]*>\s*</\1>")
 # How many lists were compared with their text, and which texts are sold, so that nobody compared them.
 COMPARED = {"source": 20, "second hand": 3, "not compared": 7, "our own": 4}
 SOLD = {"iec-62366", "iso-13485", "risk-file", "software-file"}
@@ -148,6 +149,17 @@ def test_a_page_begins_with_its_score_and_at_most_ten_gaps(documented):
     assert "Draft for a responsible person to complete" in page
     gaps = page.split("Gaps that weigh most</h2>")[1].split("</table>")[0]
     assert gaps.count("<tr>") == 11
+
+
+def test_no_cell_of_a_document_is_empty(documented):
+    for path in documented.files:
+        if path.suffix == ".html":
+            page = path.read_text(encoding="utf-8")
+            assert "<td>" in page and not EMPTY_CELL.search(page), path.name
+    rows = [row for one in documented.documents for part in one.answered for row in part.answers]
+    places = {(row.lookup, document_pages.place_text(row)) for row in rows if row.state == "missing"}
+    assert ("fact developer", "not stated") in places
+    assert any(place == "not measured" for _, place in places)
 
 
 def test_documents_of_unchanged_records_hold(documented, records):
@@ -550,6 +562,7 @@ def test_a_package_is_documented_from_what_it_keeps_of_its_run(packaged, tmp_pat
     made = hilum.document(packaged.out, names="model-card", out=tmp_path / "out")
     states = {row["item"] + row["part"]: row["record"] for row in made.rows if row["state"] == "measured"}
     assert states["1a"] == "hilum/model.json"
+    assert not EMPTY_CELL.search((tmp_path / "out" / "model-card.html").read_text(encoding="utf-8"))
     assert hilum.verify_documents(tmp_path / "out", against=packaged.out).broken == []
 
 
@@ -595,7 +608,8 @@ def test_a_node_is_documented_without_any_identity(tmp_path):
     [exposure] = [row["value"] for row in made.rows if row["pointer"] == "/exposure"]
     assert all(words in exposure for words in ("jobs: 1", "from: 1970-01-02", "median_seconds: 2"))
     assert hilum.verify_documents(tmp_path / "out", against=node).broken == []
-    assert "Doe" not in "".join(path.read_text() for path in (tmp_path / "out").iterdir())
+    pages = "".join(path.read_text() for path in (tmp_path / "out").iterdir())
+    assert "Doe" not in pages and not EMPTY_CELL.search(pages)
     with engine.begin() as database:
         database.execute(tables.JOBS.update().values(outcome="failed"))
     assert hilum.verify_documents(tmp_path / "out", against=node).broken != []
@@ -627,6 +641,7 @@ def test_a_plan_of_changes_is_documented_in_the_three_parts_of_the_guidance(reco
     planned = {row["item"] + row["part"] for row in of_plan}
     assert {row["state"] for row in of_plan} == {"planned"}
     assert {"VIa", "VIb", "VIIc", "VIId"} <= planned
+    assert not EMPTY_CELL.search((tmp_path / "out" / "pccp.html").read_text(encoding="utf-8"))
     assert hilum.verify_documents(tmp_path / "out", against=tmp_path / "run").broken == []
 
 

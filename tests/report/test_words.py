@@ -69,7 +69,7 @@ def test_a_number_in_words_is_the_number_to_one_per_cent(value: float, unit: str
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (None, ""),
+        (None, "\N{EN DASH}"),
         (True, "yes"),
         (np.int64(3), "3"),
         (np.float32(0.5), "0.500"),

@@ -146,6 +146,7 @@ def test_it_says_what_was_measured_and_where_that_ends(segmented, packaged):
     model = hilum.load(packaged.out, "cpu")
     assert model.guard is not None and str(model.guard.state) in page
     assert f"| model (SHA-256) | {model.sha256} |" in page
+    assert not re.search(r"\| *\|", page)  # no cell of a table is empty
     assert f"| its weights (SHA-256) | {model.record['weights_sha256']} |" in page
 
 

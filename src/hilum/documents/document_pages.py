@@ -21,6 +21,7 @@ from hilum.values import Estimate
 
 DRAFT = "Draft for a responsible person to complete"
 COLUMNS = ("item", "what is asked", "state", "answer", "where it lies")
+AS_ABOVE = "as above"  # of the further answers to an item
 SHARES, GAP_SHARES = (0.08, 0.2, 0.13, 0.35, 0.24), (0.1, 0.4, 0.5)
 HASH = 12  # digits of a SHA-256 on a page; documents.json has all
 LONG_DECIMAL = re.compile(r"-?\d+\.\d{4,}(?:e-?\d+)?")
@@ -103,18 +104,20 @@ def _remedies(answered: AnsweredItem) -> str:
 
 
 def _rows(answered: AnsweredItem, metrics: Metrics) -> list[list[str]]:
-    """A row for each answer; the item's number and subject stand on the first."""
+    """A row for each answer; the item's subject stands on the first."""
     rows = []
     for index, answer in enumerate(answered.answers):
-        head = [answered.item.name, answered.item.subject] if index == 0 else ["", ""]
-        rows.append([*head, answer.state, answer_text(answer, metrics), place_text(answer)])
+        subject = answered.item.subject if index == 0 else AS_ABOVE
+        rows.append([answered.item.name, subject, answer.state, answer_text(answer, metrics), place_text(answer)])
     return rows
 
 
 def place_text(answer: ItemAnswer) -> str:
-    """Record, pointer and the first digits of the record's SHA-256."""
+    """Record, pointer and the first digits of the record's SHA-256; why no record holds it, in words."""
+    if answer.state == "not applicable":
+        return "does not apply"
     if not answer.record:
-        return ""
+        return "not measured" if _lookups.reads_records(answer.lookup) else "not stated"
     return f"{answer.record} {answer.pointer.removeprefix(COMPLEMENT)} ({answer.sha256[:HASH]})"
 
 

@@ -14,7 +14,7 @@ from docx.oxml import OxmlElement
 from docx.shared import Cm, Emu, Pt
 
 from hilum import errors
-from hilum.report import Block, Figure, Paragraph, ReportPage, Table
+from hilum.report import Block, Figure, Paragraph, ReportPage, Table, wording
 
 
 def write_word(page: ReportPage, path: Path) -> None:
@@ -73,4 +73,4 @@ def _fill(row: Any, texts: Sequence[Any], shares: Sequence[float], width: int, *
         cell.width = Emu(int(width * share))
         paragraph = cell.paragraphs[0]
         paragraph.paragraph_format.space_before = paragraph.paragraph_format.space_after = Pt(2)
-        paragraph.add_run("" if text is None else errors.printable_text(str(text))).bold = bold
+        paragraph.add_run(errors.printable_text(wording.cell_text(text))).bold = bold

@@ -102,7 +102,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells: text, numbers, an Estimate, a Link, None for a blank.
+    """Rows of cells: text, numbers, an Estimate, a Link, None for a dash.
 
     shares: of the width that each column has, the same in several tables below each other; empty: what its cells need
     """

@@ -254,13 +254,13 @@ def _setting_number(value: float) -> str:
 
 @singledispatch
 def cell_text(value: Any) -> str:
-    """A cell of a table: a number with as many digits as mean something, a blank for None."""
+    """A cell of a table: a number with as many digits as mean something, a dash for None."""
     return str(value)
 
 
 @cell_text.register
-def _blank(_: None) -> str:
-    return ""
+def _nothing(_: None) -> str:
+    return EN_DASH
 
 
 @cell_text.register(bool)

@@ -234,11 +234,11 @@ def _and(needs: Mapping[str, str]) -> str:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+    return text.replace("|", "\\|") or NOT_STATED
 
 
 def _table(facts: Mapping[str, str]) -> str:
-    return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
+    return "| what | value |\n|---|---|\n" + "\n".join(f"| {name} | {_cell(value)} |" for name, value in facts.items())
 
 
 def _versions(model: Model) -> Mapping[str, str]:
