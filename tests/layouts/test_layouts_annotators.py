@@ -211,6 +211,8 @@ def test_a_file_of_via_without_a_region_that_can_be_read_is_refused_by_its_first
         (region("rect", "", x=12, y=10, width=6, height=6), (slice(10, 16), slice(12, 18))),
         (region("polygon", all_points_x=[12, 18, float("nan")], all_points_y=[10, 16, 4]), (slice(None), slice(None))),
         (region("rect", x=-3, y=10, width=6, height=6), (slice(10, 16), slice(0, 3))),
+        # VIA does not state how large the picture is: its header does.
+        (region("rect", x=20, y=10, width=8, height=6), (slice(10, 16), slice(20, None))),
         (["rect"], (slice(None), slice(None))),
     ],
 )

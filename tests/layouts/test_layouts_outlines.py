@@ -441,6 +441,22 @@ def feature(kind: str, coordinates, classification=None, **properties) -> dict:
     return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
 
 
+@pytest.mark.parametrize(("suffix", "labels"), [("png", None), ("png", "1=disc,2=ignore"), ("tif", "1=disc,2=ignore")])
+def test_the_place_of_an_outline_of_geojson_beyond_its_picture_is_unknown(tmp_path, suffix, labels):
+    columns, rows = SHAPE[1], SHAPE[0]
+    beyond = [[columns - 2, rows - 3], [columns + 9, rows - 3], [columns + 9, rows], [columns - 2, rows]]
+    root = geojson(tmp_path, feature("Polygon", [CLOSED_DISC]), feature("Polygon", [beyond]))
+    PIL.Image.open(root / "a.png").save(root / f"b.{suffix}")
+    (root / "a.png").unlink()
+    (root / f"b.{suffix}").rename(root / f"a.{suffix}")
+    dataset = dataset_layouts.read_dataset(root, DatasetOptions(labels=labels, kinds=frozenset({"mask"})))
+    pixels = dataset.cases[0].references["mask"].data[0]
+    assert (pixels[rows - 3 :, columns - 2 :] == 2).all()
+    assert np.count_nonzero(pixels == 2) == 6
+    assert np.count_nonzero(pixels == 1) > 0
+    assert [label.is_ignored for label in dataset.classes["mask"]] == [False, True]
+
+
 CLOSED_DISC, CLOSED_CUP = [*DISC, DISC[0]], [*CUP, CUP[0]]
 
 

@@ -284,7 +284,7 @@ def _with_annotations(
         return list(rows), classes, AnnotationNames(called) if called else None
     kinds = {kind for kind, _ in annotated}
     made = AnnotationReferences.for_options(
-        [cell.known for _, cell in annotated], min(kinds), folder, options, called or None
+        [cell.known for _, cell in annotated], min(kinds), folder, options, called or None, rows=rows
     )
     by_value = {label.value: label for label in classes.get("mask", ())}
     labels = {name: by_value[value] for name, value in declared.get("values", {}).items() if value in by_value}

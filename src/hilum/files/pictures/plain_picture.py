@@ -353,6 +353,19 @@ def exif_orientation(path: Path) -> int:
         return 1
 
 
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """(columns, rows) that the header states, before EXIF turns them; None where it cannot be opened."""
+    try:
+        with _errors_named(path):
+            if _is_webp(path):
+                size = _picture_streams.stated_size(path.read_bytes())
+                return size.columns, size.rows
+            with _open_picture(path) as opened:
+                return opened.size
+    except FormatError:
+        return None
+
+
 def _names_exif(path: Path) -> bool:
     """Whether the beginning of a file, or one of a PNG's chunks, may be EXIF: others need not be opened."""
     with path.open("rb") as file:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from hilum import errors
 from hilum.errors import DatasetError, UsageError
 from hilum.files import polygon
-from hilum.layouts.cases import annotated_boxes, class_labels, object_classes
+from hilum.layouts.cases import annotated_boxes, cell_loading, class_labels, object_classes
 from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Outline, UnreadObject
 from hilum.layouts.cases.class_labels import NamedClasses
 from hilum.layouts.cases.dataset_folder import Folder
@@ -46,11 +46,14 @@ class AnnotationReferences:
         folder: Folder,
         options: DatasetOptions,
         names: Mapping[str, str] | None = None,
+        *,
+        rows: Sequence[CaseRow] = (),
     ) -> AnnotationReferences:
         """The kinds that are asked for, of those that the annotations allow.
 
         usual: the kind where none is asked for
         names: {name in the file: name of its class}, where the data set states them
+        rows:  the cases, whose pictures say how large they are where their annotations do not
         Raises UsageError where --labels names what nobody annotated.
         """
         stated_names = annotated_boxes.annotated_names(annotations)
@@ -64,8 +67,9 @@ class AnnotationReferences:
             classes |= {kind: labels_of for kind in (BOXES, OBJECT_MAPS) if kind in kinds}
         if MASK in kinds:
             labels = _labels(stated_names, called, folder, options)
-            if any(one.has_unread_outlines for one in annotations) and not any(
-                label.is_ignored for label in labels.values()
+            can_ignore = any(label.is_ignored for label in labels.values())
+            if not can_ignore and (
+                any(one.has_unread_outlines for one in annotations) or any(map(_leaves_picture, rows))
             ):
                 unknown = Label(max((label.value for label in labels.values()), default=0) + 1, "ignore")
                 labels[unknown.name] = unknown
@@ -103,6 +107,17 @@ def annotations_of(row: CaseRow) -> dict[str, Cell]:
     return {kind: cell for kind, cell in cells.items() if isinstance(cell.known, Annotation)}
 
 
+def _leaves_picture(row: CaseRow) -> bool:
+    """Whether an outline lies beyond the picture of its case, where the annotations do not state how large that is."""
+    annotations = [cell.known for cell in annotations_of(row).values()]
+    unsized = [one for one in annotations if isinstance(one, Annotation) and one.size is None and one.boxes]
+    image = next(iter(row.images.values()), None)
+    if not unsized or image is None or image.part:
+        return False
+    sizes = cell_loading.sizes_of_picture(image.paths[0])
+    return any(replace(one, size=size).has_unread_outlines for one in unsized for size in sizes)
+
+
 @dataclass(frozen=True)
 class CoveredPixels:
     """The pixels of one object: those of a box of rows and columns whose centre lies in its outline."""
@@ -132,7 +147,7 @@ def load_label_map(annotation: Annotation, labels: Mapping[str, Label], image: C
     if unread and not objects:
         raise DatasetError(unread[0].words, str(annotation.path), "Outline it again")
     if unread and not unknown:
-        remedy = "Correct it, or declare a label that is called ignore"
+        remedy = "Correct it, or declare a label that is called ignore, as --labels 1=NAME,2=ignore does"
         raise DatasetError(f"{unread[0].words}, and no label says where nothing is known", str(annotation.path), remedy)
     map_of_labels = _rasterise([(labels[one.source.name].value, one) for one in objects], on, every, unread, unknown)
     notes = [f"{one.words}: its place is unknown" for one in unread]
@@ -243,7 +258,8 @@ def _labels(
         remedy = f"Choose from {errors.list_phrase(sorted(set(called.values())))}"
         raise UsageError(problem, f"--labels {options.labels}", remedy)
     if options.labels is not None or (declared and set(called.values()) <= set(declared)):
-        return {name: declared[one] for name, one in called.items() if one in declared}
+        unknown_places = {label.name: label for label in declared.values() if label.is_ignored}
+        return {name: declared[one] for name, one in called.items() if one in declared} | unknown_places
     kept = list(dict.fromkeys(one for one in called.values() if one.casefold() not in IGNORED))
     numbered = {one: Label(number, one) for number, one in enumerate(kept, start=1)}
     return {name: numbered.get(one, Label(len(kept) + 1, "ignore")) for name, one in called.items()}

@@ -193,7 +193,7 @@ class AnnotatedFolder:
         annotated = [(row.name, cell.known) for row in rows for cell in row.references.values()]
         every = [*annotations, *(annotation for _, annotation in annotated)]
         _refuse_all_unreadable(every)
-        made = AnnotationReferences.for_options(every, self.form.usual, self.folder, self.options, names)
+        made = AnnotationReferences.for_options(every, self.form.usual, self.folder, self.options, names, rows=rows)
         return Reading(
             tuple(made.with_kinds(rows)),
             how=f"{self.form.what}: {made.count_in_words(every)} on {seen}",

@@ -289,6 +289,20 @@ def orientation_of_files(files: Sequence[Path]) -> int:
     return next((turn for turn in opened if turn != 1), 1)
 
 
+def sizes_of_picture(path: Path) -> tuple[tuple[int, int], ...]:
+    """(columns, rows) of a picture by its header, as stored and, where EXIF lays it on its side, as turned.
+
+    Empty for a file of another kind, or one that cannot be opened.
+    """
+    suffixes = file_formats.format_entries()["picture"].suffixes
+    size = plain_picture.stored_size(path) if file_formats.suffix_of(path) in suffixes else None
+    if size is None:
+        return ()
+    columns, rows = size
+    lies_on_side = plain_picture.QUARTERS.get(plain_picture.exif_orientation(path), 0) % 2 == 1
+    return ((columns, rows), (rows, columns)) if lies_on_side else ((columns, rows),)
+
+
 def _turned_corners(corners: Floats, shape: tuple[int, int], orientation: int) -> Floats:
     """(n, 4) edges of boxes in a picture of this shape as they lie once `apply_exif_orientation` has turned it."""
     (rows, columns), (y, x) = shape, (corners[:, 0::2], corners[:, 1::2])
