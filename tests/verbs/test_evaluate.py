@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,9 @@ import pytest
 import hilum
 import trained
 from hilum.errors import DatasetError, UsageError
+from hilum.reading import ReadingOptions, dataset_reading
 from hilum.runtime import record_files
-from hilum.scoring import case_scoring, evaluation_notes
+from hilum.scoring import case_scoring, case_selection, evaluation_notes
 from hilum.tasks import task_catalogue
 from hilum.values import Case, Geometry, Image, Problem
 from hilum.values.covariate_values import Course
@@ -98,6 +100,7 @@ def test_of_other_data_the_models_own_figure_stands_beside_the_new_one(segmented
     stated = record_files.read_json(tmp_path / "out" / "summary.json", "hilum.summary")["model"]
     assert (stated["sha256"], stated["weights_sha256"]) == (model.sha256, model.record["weights_sha256"])
     assert stated == other.as_record()["model"] and model.sha256 in page
+    assert escape(case_selection.BY_CONTENT) in page
 
 
 def test_one_changed_file_makes_them_other_data_and_cases_that_trained_are_left_out(segmented, tmp_path):
@@ -254,6 +257,13 @@ def test_nothing_is_written_without_out(segmented, tmp_path, monkeypatch):
 def test_data_without_the_models_references_are_refused(segmented, classified):
     with pytest.raises(DatasetError, match="mask"):
         hilum.evaluate(segmented.out, classified.data, device="cpu")
+
+
+def test_where_no_images_are_known_that_trained_a_model_none_is_looked_for(classified):
+    model = replace(hilum.load(classified.out), record={})
+    dataset = dataset_reading.open_dataset(classified.data, ReadingOptions())
+    chosen = case_selection.choose_cases(model, dataset, None, None)
+    assert chosen.search == case_selection.NOT_LOOKED_FOR
 
 
 def test_an_unknown_split_is_wrong_use(segmented):

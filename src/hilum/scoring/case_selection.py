@@ -17,6 +17,11 @@ from hilum.values import Dataset, Split, dataset_cases
 from hilum.values.dataset_cases import SPLITS
 
 TEST, ALL, SPLIT = "test", "all", "split.csv"
+BY_CONTENT = (
+    "by the hashes of their files and voxels; near-duplicates (of another size, compressed, brighter) were not looked "
+    "for, because a model keeps no descriptors of its images: hilum check DATA --beside TRAINING_DATA names them"
+)
+NOT_LOOKED_FOR = "not looked for: the model does not state which images trained it"
 OVER_FOLDS = (
     "Each case was scored by the fold that had not seen it, with thresholds, calibration and post-processing that were "
     "found on cases which this fold does not test. The figures estimate how good the model of one fold is, not their "
@@ -31,6 +36,7 @@ class CaseChoice:
     parts: {case id: part}; which: in words; notes: what a reader must know
     folds: {case id: the fold that has not seen it}, empty where one model scores all
     is_own: whether they are cases of the run's own data
+    search: how images that trained the model were looked for among other data; empty for the run's own
     """
 
     parts: Mapping[str, Split]
@@ -38,6 +44,7 @@ class CaseChoice:
     notes: Sequence[str] = ()
     folds: Mapping[str, int] = field(default_factory=dict)
     is_own: bool = False
+    search: str = ""
 
 
 def choose_cases(model: Model, dataset: Dataset, run: Path | None, split: str | None) -> CaseChoice:
@@ -56,7 +63,8 @@ def choose_cases(model: Model, dataset: Dataset, run: Path | None, split: str | 
         table = pd.DataFrame({"case": trained, "patient": "", "split": "train", "fold": ""})
     if len(table) and _is_own(dataset, table, record):
         return replace(_of_own(model, table, split, str(run), record), is_own=True)
-    return _of_other(dataset, table, record, split, _patients_of(table, model))
+    choice = _of_other(dataset, table, record, split, _patients_of(table, model))
+    return replace(choice, search=BY_CONTENT if len(table) else NOT_LOOKED_FOR)
 
 
 def training_patients(model: Model, run: Path) -> set[str]:

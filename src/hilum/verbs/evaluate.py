@@ -550,6 +550,7 @@ def _report(evaluation: EvaluationResult, subject: _Subject) -> str:
             "read as": dataset.layout,
             "hash of these data": hashing.dataset_hash(dataset),
             "hash of the model's data": record.get("data_hash", "not recorded"),
+            **({"training images among these": search} if (search := subject.chosen.search) else {}),
             **model_identity.identity_facts(subject.model),
         },
         views="",
