@@ -70,6 +70,27 @@ def test_compressed_slices_too_are_found_by_their_place_in_the_file(tmp_path, sy
         voxel_loading.load_voxels(plan)
 
 
+@pytest.mark.parametrize("shape", [(12, 8, 10), (12, 8, 10, 3)], ids=["grey", "colours"])
+def test_a_frame_of_a_compressed_clip_is_read_without_the_others(tmp_path, monkeypatch, shape):
+    stored = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    samples, first = (1, stored) if stored.ndim == 3 else (3, stored[..., 0])
+    path = write_slice(
+        tmp_path / "clip.dcm", first, position=None, orientation=None, spacing=None, PixelData=stored.tobytes(),
+        BitsAllocated=8, BitsStored=8, HighBit=7, SamplesPerPixel=samples, PlanarConfiguration=0,
+        PhotometricInterpretation="MONOCHROME2" if samples == 1 else "RGB", sop_class="1.2.840.10008.5.1.4.1.1.3.1",
+    )  # fmt: skip
+    dataset = pydicom.dcmread(path)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    dataset.save_as(path)
+    clip = file_formats.read(path)
+    whole = clip.data
+
+    monkeypatch.setattr(header_reading, "read_object", lambda path: pytest.fail("reads all frames"))
+    for frame in (0, 7, 11):
+        assert_array_equal(clip.frame(frame).data, whole[:, frame])
+        assert_array_equal(whole[0, frame], first[frame])
+
+
 def test_what_follows_the_last_row_of_a_run_length_segment_is_left_out():
     packed = imagecodecs.packbits_encode(bytes(range(10)) * 2)
     assert bytes(codecs._segment_of_rle(packed, bytearray(20))) == bytes(range(10)) * 2

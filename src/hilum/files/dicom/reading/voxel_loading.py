@@ -28,7 +28,7 @@ from hilum.files.storage import spool
 from hilum.values import Deferred
 
 AT_ONCE = 1 << 18  # values that are converted at a time
-MOST_FRAGMENTS = 1 << 10  # of one frame whose parts are read by their place
+MOST_FRAGMENTS = 1 << 10  # of one file whose parts are read by their place
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,9 @@ def _place_frames(file: tuple[str, tuple[FramePlace, ...]], plan: VoxelPlan, out
 def _place(file: tuple[str, tuple[FramePlace, ...]], plan: VoxelPlan, out: NDArray[Any]) -> None:
     """Decode one file's frames and put each where it belongs."""
     path, places = file
-    if path in plan.plain:
-        _place_plain(file, plan.plain[path], plan, out)
+    plain = plan.plain.get(path)
+    if plain is not None and not (plain.is_compressed_clip and len(places) > 1):
+        _place_plain(file, plain, plan, out)
         return
     dataset = _whole(path)
     places_by_frame: dict[int, list[FramePlace]] = {}
@@ -211,13 +212,18 @@ class PlainFile:
 
     offset:    bytes from the file's start to its first frame
     values:    the map of every frame's stored values
-    fragments: (offset, length) of the parts of a compressed frame, which is the only one
+    fragments: (offset, length) of the parts of a compressed frame, which is the only one; of a clip one for each frame
     """
 
     offset: int
     layout: PixelLayout
     values: ValueMap
     fragments: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_compressed_clip(self) -> bool:
+        """Whether it holds several compressed frames: all of them are quicker decoded side by side."""
+        return bool(self.fragments) and self.layout.frames > 1
 
     @property
     def stored_dtype(self) -> np.dtype[Any]:
@@ -234,7 +240,9 @@ def plain_file_of(head: Header, layout: PixelLayout, values: ValueMap) -> PlainF
     """None for what takes more to decode, and for pixels of another length than stated: decoding looks at those."""
     if head.offset is None:
         return None
-    by_place = layout.syntax in CODED and layout.frames == 1 and not layout.colour
+    is_one_frame = layout.frames == 1 and not layout.colour
+    is_clip = layout.frames == len(head.fragments) > 1 and not layout.is_palette
+    by_place = layout.syntax in CODED and (is_one_frame or is_clip)
     if head.is_compressed and by_place and len(head.fragments) <= MOST_FRAGMENTS:
         return PlainFile(head.offset, layout, values, tuple((at, length) for at, length in head.fragments.tolist()))
     if head.is_compressed or layout.syntax not in (IMPLICIT, EXPLICIT):
@@ -253,7 +261,12 @@ def place_plain_frame(file: BinaryIO, plain: PlainFile, frame: int, where: str, 
     """
     layout = plain.layout
     if plain.fragments:
-        stored, _ = pixel_decoding.decompress_frame(b"".join(_fragments(file, plain, where)), layout, frame, where)
+        fragments = plain.fragments[frame : frame + 1] if plain.is_compressed_clip else plain.fragments
+        compressed = b"".join(_read_fragments(file, fragments, where))
+        if layout.colour:
+            target[...] = np.moveaxis(pixel_decoding.decode_colour_frame(compressed, layout, frame, where), -1, 0)
+            return
+        stored, _ = pixel_decoding.decompress_frame(compressed, layout, frame, where)
         target[...] = stored if plain.values.is_identity else plain.values(stored)
         return
     file.seek(plain.offset + frame * (layout.frame_bits // 8))
@@ -266,8 +279,8 @@ def place_plain_frame(file: BinaryIO, plain: PlainFile, frame: int, where: str, 
         _put_rows(file, plain, where, target)
 
 
-def _fragments(file: BinaryIO, plain: PlainFile, where: str) -> Iterator[bytes]:
-    for offset, length in plain.fragments:
+def _read_fragments(file: BinaryIO, fragments: Sequence[tuple[int, int]], where: str) -> Iterator[bytes]:
+    for offset, length in fragments:
         file.seek(offset)
         part = file.read(length)
         if len(part) != length:
