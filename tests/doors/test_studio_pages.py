@@ -291,6 +291,12 @@ def test_the_most_doubtful_cases_come_first_on_the_page_and_not_in_the_table_tha
         assert [line.partition(",")[0] for line in written.read_text().splitlines()[1:]] == [
             f"case0{n}" for n in range(8)
         ]
+        (data / "relabel.csv").unlink()
+        fill(page, "Minutes to rank references by doubt", "0.3")
+        page.value("document.querySelector('#data form').requestSubmit()")
+        page.wait("document.querySelectorAll('footer.jobs li[data-state=done]').length === 3", 120)
+        page.wait("document.querySelector('tr[data-case]')?.cells[1].textContent.includes('error')", 20)
+        assert "--minutes 0.3" in page.value("document.querySelector('#data code[data-command=shell]').textContent")
         assert [one for one in page.complaints if "exception" in one] == []
 
 

@@ -2,7 +2,7 @@
 import { WORDS } from "./studio_words.js";
 
 const POLL_MS = 400, RECHECK_MS = 900;
-const state = { page: "data", data: "", options: {}, table: null, doubts: new Map(), changes: [], plan: null, planned: {}, hand: {}, all: false, jobs: [], runs: [], points: {}, offsets: {}, last: {}, chosen: new Set(), sort: null, commands: [] };
+const state = { page: "data", data: "", options: {}, check: "", table: null, doubts: new Map(), changes: [], plan: null, planned: {}, hand: {}, all: false, jobs: [], runs: [], points: {}, offsets: {}, last: {}, chosen: new Set(), sort: null, commands: [] };
 const COLOURS = ["accent", "amber", "green", "red", "text", "faint"].map((name) => `var(--${name})`), DASHES = ["", "6 3", "2 3", "9 3 2 3", "1 4", "12 4"];
 
 function el(name, given = {}, ...parts) {
@@ -202,9 +202,9 @@ function commandForm(command, preset, then) {
 
 // ---- data
 function dataPage() {
-  const form = el("form", { className: "bar", onsubmit: (event) => { event.preventDefault(); state.table = null; state.changes = []; check($("[name=folder]", form).value.trim()); } },
+  const form = el("form", { className: "bar", onsubmit: (event) => { event.preventDefault(); state.table = null; state.changes = []; check($("[name=folder]", form).value.trim(), Number($("[name=ranking]", form).value)); } },
     field(WORDS.folder, el("input", { name: "folder", list: "folders", required: true, autocomplete: "off", oninput: (event) => suggestFolders(event.target.value) }), true),
-    field(WORDS.names, el("input", { name: "labels" }), true), field(WORDS.doubts, el("input", { name: "doubts" }), true), el("button", { className: "primary" }, WORDS.check));
+    field(WORDS.names, el("input", { name: "labels" }), true), field(WORDS.doubts, el("input", { name: "doubts" }), true), field(WORDS.ranking, el("input", { name: "ranking", type: "number", min: 0, step: "any" })), el("button", { className: "primary" }, WORDS.check));
   return el("section", { id: "data" }, el("h1", {}, WORDS.pages.data), form, el("datalist", { id: "folders" }), el("p", { role: "alert" }), el("p", { role: "status" }), el("div", { className: "lines" }),
     el("section", { "aria-label": WORDS.findings, className: "card", hidden: true }), el("div", { className: "cases" }));
 }
@@ -214,21 +214,24 @@ async function suggestFolders(text) {
   $("#folders").replaceChildren(...folders.map((one) => el("option", { value: one })));
 }
 
-async function check(data) {
+// minutes: in which short trainings rank the references; 0: they are not ranked, as after each change of the table
+async function check(data, minutes = 0) {
   const place = $("#data"), labels = $("[name=labels]", place).value.trim();
   state.data = data;
   state.options = labels ? { labels } : {};
-  const job = await startJob("check", { data, ...state.options }, place);
+  const job = await startJob("check", { data, ...state.options, ...(minutes ? { minutes } : {}) }, place);
   if (!job) return;
+  state.check = job.id;
   $("[role=status]", place).textContent = `${WORDS.check}…`;
   whenDone(job.id, async (ended) => {
+    if (state.check !== ended.id) return; // a later one was asked for meanwhile, perhaps of other data
     const { result } = await ask(`/api/jobs/${ended.id}/result`);
     $("[role=status]", place).textContent = "";
     if (!result?.rows) return say(place, result?.error ?? { remedy: ended.problem });
     if (!state.table) {
       const path = `${ended.out}/dataset.csv`;
       state.table = await ask(`/api/table?path=${encodeURIComponent(path)}`).then((one) => ({ ...one, path })).catch(() => null);
-      state.doubts = await askDoubts(data, place);
+      state.doubts = await askDoubts(minutes ? path : data, place);
       if (state.table) showCases();
     }
     showFindings(result);

@@ -3,7 +3,7 @@ export const WORDS = {
   pages: { data: "Data", plan: "Plan", training: "Training", runs: "Runs" },
   folder: "Folder", check: "Check", checkAgain: "Check again", takeBack: "Take back the last change", accept: "Accept", findings: "Findings", cases: "Cases",
   edited: "changed", noFindings: "Nothing is wrong with these data.", thumbnail: "Middle slice", more: "More options",
-  minutes: "Minutes", kind: "Kind of problem", device: "Device", names: "Names of label values, as 1=anterior,2=posterior", doubts: "List of doubtful references, where relabel.csv lies elsewhere", doubt: "Doubt",
+  minutes: "Minutes", kind: "Kind of problem", device: "Device", names: "Names of label values, as 1=anterior,2=posterior", doubts: "List of doubtful references, where relabel.csv lies elsewhere", doubt: "Doubt", ranking: "Minutes to rank references by doubt",
   plan: "Plan", all: "All decisions", train: "Train", planned: "planned", planning: "Planning…", noPlan: "Choose a folder and plan.",
   changed: (count) => (count === 1 ? "1 decision differs from the plan." : `${count} decisions differ from the plan.`),
   usual: (count) => `${count} decisions have their defaults.`, restore: "As planned",
