@@ -542,12 +542,15 @@ def lists_of_nnunet_are_compared(folder: Path) -> None:
     assert "dataset.json (training) does not list 1 case of the folder: c0" in found
 
 
-@check("dataset.json of the Decathlon", "a number of cases (numTraining) that its list contradicts")
+@check("dataset.json of the Decathlon", "counts (numTraining, numTest) that its lists contradict")
 def numbers_of_the_decathlon_are_compared(folder: Path) -> None:
     listed = [{"image": f"./imagesTr/c{n}.nii.gz", "label": f"./labelsTr/c{n}.nii.gz"} for n in range(2)]
     named = {"modality": {"0": "T1"}, "labels": {"0": "background", "1": "cyst"}}
-    write_pairs(folder, {**named, "numTraining": 20, "training": listed}, suffix="")
-    assert "states 20 training cases (numTraining), and there are 2" in found_problems(folder)
+    tests = {"numTest": 3, "test": ["./imagesTs/c9.nii.gz"]}
+    write_pairs(folder, {**named, "numTraining": 20, "training": listed, **tests}, suffix="")
+    found = found_problems(folder)
+    assert "states 20 training cases (numTraining), and there are 2" in found
+    assert "numTest of dataset.json is 3, and the folder holds 1 listed test case" in found
 
 
 @check("BIDS", "participants without a folder, and folders without a participant")
@@ -577,6 +580,20 @@ def write_pictures(folder: Path, *pictures: str) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(np.full((16, 16), len(name), np.uint8)).save(path)
+
+
+@check("CVAT", "a number of images (size) that its list or the frames contradict")
+def numbers_of_cvat_are_compared(folder: Path) -> None:
+    size = "<original_size><width>16</width><height>16</height></original_size>"
+    meta = f"<meta><task><size>4</size>{size}</task></meta>"
+    box = 'xtl="2" ytl="2" xbr="8" ybr="8"'
+    track = f'<track id="0" label="cell"><box frame="0" outside="0" {box}/></track>'
+    image = f'<image name="0.png" width="16" height="16"><box label="cell" {box}/></image>'
+    for name, annotated in (("clip", track), ("pictures", image)):
+        write_pictures(folder / name, "0.png")
+        (folder / name / "all.xml").write_text(f"<annotations>{meta}{annotated}</annotations>")
+    assert "size of all.xml is 4, and the folder holds 1 frame" in found_problems(folder / "clip")
+    assert "size of all.xml is 4, and the folder holds 1 listed image" in found_problems(folder / "pictures")
 
 
 @check("COCO", "images of its list that are not there, and images that it does not list")

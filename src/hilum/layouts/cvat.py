@@ -22,13 +22,14 @@ from hilum import errors
 from hilum.errors import DatasetError
 from hilum.files.storage import packed_files
 from hilum.layouts import layout, voc
-from hilum.layouts.cases import annotated_boxes, annotated_clips, annotation_files
+from hilum.layouts.cases import annotated_boxes, annotated_clips, annotation_files, stated_lists
 from hilum.layouts.cases.annotated_boxes import AnnotatedBox, Annotation, Ring, UnreadObject
 from hilum.layouts.cases.annotated_clips import ListedClip
 from hilum.layouts.cases.annotation_files import UNREADABLE, AnnotatedFolder, AnnotationFormat, ListedImage
 from hilum.layouts.cases.dataset_folder import Folder
 from hilum.layouts.cases.names import SPLIT_WORDS
 from hilum.layouts.layout import BY_NAMES, DatasetOptions, Example, Layout, Reading
+from hilum.values import FactRule, Problem
 
 # The number of a frame, at the end of its image's name.
 LAST_NUMBER = re.compile(r"\d+$")
@@ -56,8 +57,15 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     tracked = [path for path, root in roots.items() if root.find("track") is not None]
     if tracked:
         clips = [_clip(path, roots[path], folder) for path in tracked]
-        return annotated_clips.read_clips(clips, folder, options, replace(FORMAT, what="CVAT for video"))
-    listed = [entry for path, root in roots.items() for entry in cvat_images(path, root)]
+        reading = annotated_clips.read_clips(clips, folder, options, replace(FORMAT, what="CVAT for video"))
+        miscounts = list[Problem]()
+        for clip in clips:
+            if clip.images:
+                source = f"size of {clip.path.name}"
+                miscounts += stated_lists.count_problems(source, clip.count, len(clip.images), unit="frame")
+        return replace(reading, problems=(*reading.problems, *miscounts))
+    listed_in = {path: cvat_images(path, root) for path, root in roots.items()}
+    listed = [entry for own in listed_in.values() for entry in own]
     kinds = Counter(shape.tag for root in roots.values() for image in root.iter("image") for shape in image)
     flat = sum(kinds[kind] for kind in FLAT)
     covered = errors.count_phrase(flat, "tag or shape covers", "tags or shapes cover")
@@ -65,9 +73,19 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
         f"{covered} nothing (points, lines, cuboids)",
         "Outline the objects, or export tags as a table of labels",
     )
-    problems = layout.left_out_problem([path.name for path in roots] if flat else (), what, remedy, "warning")
+    problems = [*layout.left_out_problem([path.name for path in roots] if flat else (), what, remedy, "warning")]
+    for path, entries in listed_in.items():
+        stated = _stated_count(roots[path])
+        problems += stated_lists.count_problems(f"size of {path.name}", stated, len(entries), unit="listed image")
     form = FORMAT if OUTLINES & kinds.keys() else replace(FORMAT, usual="boxes")
     return AnnotatedFolder(folder, options, form).read_listed(listed, problems)
+
+
+def _stated_count(root: Element) -> int | None:
+    """The number of images that the tasks of a file state; None where one states none."""
+    with suppress(ValueError):
+        return sum(int(one.text or "") for one in root.iterfind(".//meta//size")) or None
+    return None
 
 
 def cvat_images(path: Path, root: Element) -> list[ListedImage]:
@@ -249,4 +267,5 @@ EXAMPLE: Example = {f"images/a{n}.png": n for n in range(2)} | {
     '<image name="a1.png" width="30" height="20"/>\n</annotations>\n'
 }
 WHAT = "an XML file that lists images or tracks and what is annotated on them, as of CVAT"
-LAYOUT = Layout("cvat", WHAT, fits, read, BY_NAMES, EXAMPLE, _annotations)
+FACTS = (FactRule("CVAT", "named", "a number of images (size) that its list or the frames contradict"),)
+LAYOUT = Layout("cvat", WHAT, fits, read, BY_NAMES, EXAMPLE, _annotations, FACTS)

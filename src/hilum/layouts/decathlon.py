@@ -13,7 +13,7 @@ from hilum.errors import DatasetError
 from hilum.files import modality_words
 from hilum.files.storage import folder_files
 from hilum.layouts import layout, nnunet
-from hilum.layouts.cases import cell_loading, class_labels, dataset_folder
+from hilum.layouts.cases import cell_loading, class_labels, dataset_folder, stated_lists
 from hilum.layouts.cases.dataset_folder import Folder
 from hilum.layouts.cases.names import IMAGES, LABELS
 from hilum.layouts.layout import DatasetOptions, Example, Layout, Problems, Reading
@@ -67,6 +67,9 @@ def read(folder: Folder, options: DatasetOptions) -> Reading:
     lacking = "listed case lacks", "listed cases lack", "a file"
     problems = [*layout.left_out_problem(missing, lacking, "Get the files again")]
     problems += layout.miscount_problem(described, len(described["training"]))
+    if tests := described.get("test"):
+        source = "numTest of dataset.json"
+        problems += stated_lists.count_problems(source, described.get("numTest"), len(tests), unit="listed test case")
     if options.references:
         problems += _unlisted_warning(folder, {path for row in rows for path in row.paths})
     return Reading(
@@ -117,7 +120,7 @@ EXAMPLE: Example = (
 WHAT = "Medical Segmentation Decathlon (dataset.json with a training list)"
 FACTS = (
     FactRule("dataset.json of the Decathlon", "read", "channels, labels, pairs and their parts"),
-    FactRule("dataset.json of the Decathlon", "named", "a number of cases (numTraining) that its list contradicts"),
+    FactRule("dataset.json of the Decathlon", "named", "counts (numTraining, numTest) that its lists contradict"),
     FactRule("dataset.json of the Decathlon", "named", "pairs that lack a file, and files that it does not list"),
 )
 OVER = frozenset({"image_folders", "suffix_masks", "case_folders", "plain_images"})
